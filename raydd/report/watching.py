@@ -5,7 +5,7 @@ It reads the sweep's study and MLflow only, so it can run on another machine tha
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import optuna
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raydd.charts.sweeps import Trial, best_first
+from raydd.errors import PlaceError
 from raydd.report.search import objectives_of, trials_of
 from raydd.terminal.console import visible
 from raydd.terminal.text import brief, duration, sparkline
@@ -32,16 +33,16 @@ def sweep_status(study: optuna.Study, mlflow: str, rows: int) -> RenderableType:
         mlflow: address of the MLflow database or server that has the curves; `none`: show no curves.
         rows: number of trials to show, running trials first, then the latest.
     """
-    objectives, name = objectives_of(study), studies.study_id(study)
-    trials = trials_of(study, objectives, {})
+    trials = trials_of(study, objectives_of(study), {})
     start_times = {studies.identity(trial): trial.datetime_start for trial in study.get_trials(deepcopy=False)}
     running = [trial for trial in trials if trial.state == "running"]
     latest = [*running, *(trial for trial in reversed(trials) if trial.state != "running")][:rows]
+    losses, note = _losses(mlflow, studies.study_id(study), [trial.number for trial in latest])
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("trial", "state", "val r_mean", "loss", "step", "time", "settings"):
         table.add_column(heading, justify="left" if heading in ("state", "loss", "settings") else "right")
     for trial in latest:
-        curve = History(mlflow, name, trial.number).curves(trial.number, [LOSS]).get(LOSS, [])
+        curve = losses.get(trial.number, [])
         start_time = start_times[trial.number]
         seconds = (
             (datetime.now() - start_time).total_seconds() if trial.state == "running" and start_time else trial.wall
@@ -55,7 +56,18 @@ def sweep_status(study: optuna.Study, mlflow: str, rows: int) -> RenderableType:
             duration(seconds) if math.isfinite(seconds) else "",
             Text(visible(trial.reason or brief(trial.settings)), overflow="ellipsis", no_wrap=True),
         )
-    return Group(_headline(study, trials), *_best_line(trials), table)
+    return Group(_headline(study, trials), *_best_line(trials), *note, table)
+
+
+def _losses(
+    mlflow: str, study: str, numbers: Sequence[int]
+) -> tuple[Mapping[int, Sequence[tuple[int, float]]], list[Text]]:
+    """Return step and loss of each trial, and a note if MLflow does not answer: the study is shown all the same."""
+    try:
+        history = History(mlflow, study, numbers)
+        return {number: history.curves(number, [LOSS]).get(LOSS, []) for number in numbers}, []
+    except PlaceError as error:
+        return {}, [Text(visible(f"no losses: {error}"), style="yellow")]
 
 
 def _headline(study: optuna.Study, trials: Sequence[Trial]) -> Text:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from raydd.place import sqlite_file
+from raydd.secrets_hidden import hidden
 
 EXPERIMENT = "raydd"
 
@@ -39,6 +40,20 @@ class Connection:
         return matching_runs
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error, shortened and without passwords."""
+    return (hidden(str(error)).splitlines() or [type(error).__name__])[0][:200]
+
+
+def prepare_mlflow() -> None:
+    """Set MLflow's options that the user has not set: quiet, and no waiting for a server that does not answer."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # raydd decides itself how long it waits
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a server prints it after each run
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
 def connect(address: str, artifacts: Path | None = None) -> Connection:
     """Connect to MLflow, and create the experiment if it is missing.
 
@@ -46,11 +61,7 @@ def connect(address: str, artifacts: Path | None = None) -> Connection:
         address: MLflow's tracking address.
         artifacts: folder for artefacts if `address` is a database.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the writing thread retries on its own
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a server prints it after each run
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    prepare_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 

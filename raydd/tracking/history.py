@@ -1,36 +1,44 @@
 """Reads the metrics that MLflow has of a sweep's trials."""
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from raydd.errors import PlaceError
 from raydd.place import sqlite_file
-from raydd.tracking.connection import EXPERIMENT, Connection, metric_name
+from raydd.secrets_hidden import hide_password
+from raydd.tracking.connection import EXPERIMENT, Connection, first_line, metric_name, prepare_mlflow
 
 
 class History:
     """The MLflow runs of one sweep's trials, for reading only; empty if there is no database."""
 
-    def __init__(self, address: str, study: str, trial: int | None = None) -> None:
+    def __init__(self, address: str, study: str, trials: Sequence[int] | None = None) -> None:
         """Find the runs.
 
         Args:
             address: MLflow's tracking address; `none` has no runs.
             study: identifier of the sweep, see `raydd.tuning.study.study_id`.
-            trial: number of the trial to read; None: read all trials.
+            trials: numbers of the trials to read; None: read all trials.
+
+        Raises:
+            PlaceError: MLflow does not answer.
         """
-        tag_condition = f"LIKE '{study}/%'" if trial is None else f"= '{study}/{trial}'"
+        self._address = address
         self._runs: dict[int, Any] = {}
         if address == "none" or not _may_exist(address):
             return
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        prepare_mlflow()
         from mlflow import MlflowClient
 
-        self._client = MlflowClient(address)
-        experiment = self._client.get_experiment_by_name(EXPERIMENT)
-        if experiment is None:
-            return
-        runs = Connection(self._client, experiment.experiment_id).runs(f"tags.`raydd.trial` {tag_condition}")
+        with _answering(address):
+            self._client = MlflowClient(address)
+            experiment = self._client.get_experiment_by_name(EXPERIMENT)
+            if experiment is None:
+                return
+            connection = Connection(self._client, experiment.experiment_id)
+            wanted = [f"LIKE '{study}/%'"] if trials is None else [f"= '{study}/{number}'" for number in trials]
+            runs = [run for condition in wanted for run in connection.runs(f"tags.`raydd.trial` {condition}")]
         self._runs = {int(run.data.tags["raydd.trial"].rpartition("/")[2]): run for run in runs}
 
     def last(self) -> dict[int, Mapping[str, float]]:
@@ -38,16 +46,37 @@ class History:
         return {number: run.data.metrics for number, run in self._runs.items()}
 
     def curves(self, number: int, keys: Iterable[str]) -> dict[str, Sequence[tuple[int, float]]]:
-        """Return step and value of the given metrics of one trial, without those that MLflow does not have."""
+        """Return step and value of the given metrics of one trial, without those that MLflow does not have.
+
+        Raises:
+            PlaceError: MLflow does not answer.
+        """
         run = self._runs.get(number)
         names = {key: metric_name(key) for key in keys}
         if run is None:
             return {}
-        return {
-            key: sorted((point.step, point.value) for point in self._client.get_metric_history(run.info.run_id, name))
-            for key, name in names.items()
-            if name in run.data.metrics
-        }
+        with _answering(self._address):
+            return {
+                key: sorted(
+                    (point.step, point.value) for point in self._client.get_metric_history(run.info.run_id, name)
+                )
+                for key, name in names.items()
+                if name in run.data.metrics
+            }
+
+
+@contextlib.contextmanager
+def _answering(address: str) -> Iterator[None]:
+    """Turn MLflow's errors into a PlaceError that names its address."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise PlaceError(
+            f"MLflow at {hide_password(address)} does not answer ({first_line(error)}). Start it, or set place.mlflow "
+            "to none to go on without its curves."
+        ) from error
 
 
 def _may_exist(address: str) -> bool:

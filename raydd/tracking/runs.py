@@ -17,8 +17,8 @@ from typing import Any, Self
 
 from matplotlib.figure import Figure
 
-from raydd.secrets_hidden import hidden, hide_password
-from raydd.tracking.connection import Connection, connect, metric_name
+from raydd.secrets_hidden import hide_password
+from raydd.tracking.connection import Connection, connect, first_line, metric_name
 
 WAITING_JOBS = 20_000  # most calls that wait while a server does not answer; enough for some hours of a large sweep
 ATTEMPTS = 3  # tries of a call that fails although the server answers
@@ -123,14 +123,14 @@ class Tracking:
                 if self._server_answers():
                     refusals += 1
                     if refusals == ATTEMPTS:
-                        self._say_once(f"MLflow refused an entry ({_first_line(error)}); the sweep goes on.")
+                        self._say_once(f"MLflow refused an entry ({first_line(error)}); the sweep goes on.")
                         return False
                 elif self._closing.is_set() and time.monotonic() - self._closed_at > self._grace:
                     self._gave_up = True
                     return False
                 elif not unreachable:
                     address = hide_password(self.address)
-                    self._say(f"MLflow at {address} does not answer ({_first_line(error)}); the sweep goes on.")
+                    self._say(f"MLflow at {address} does not answer ({first_line(error)}); the sweep goes on.")
                     unreachable = True
                 time.sleep(self._pause)
             else:
@@ -296,7 +296,3 @@ class Run:
             history = self._client().get_metric_history(self.id(), key)
             self._last_steps[key] = max((point.step for point in history), default=-1)
         return self._last_steps[key]
-
-
-def _first_line(error: Exception) -> str:
-    return (hidden(str(error)).splitlines() or [type(error).__name__])[0][:200]

@@ -8,9 +8,9 @@ from raydd.report.watching import sweep_status
 from raydd.tuning.lease import driving
 
 
-def shown(study: optuna.Study, rows: int) -> list[str]:
+def shown(study: optuna.Study, rows: int, mlflow: str = "none") -> list[str]:
     console = Console(file=io.StringIO(), width=400)
-    console.print(sweep_status(study, "none", rows))
+    console.print(sweep_status(study, mlflow, rows))
     return console.file.getvalue().splitlines()
 
 
@@ -42,3 +42,9 @@ def test_a_failed_trial_shows_its_reason():
 
 def test_a_sweep_without_trials_says_so():
     assert "no trial yet" in shown(searched(0, ("r_mean",)), 5)[0]
+
+
+def test_without_mlflow_the_study_is_shown_and_the_losses_are_missed_once():
+    lines = shown(searched(30, ("r_mean",)), 20, "http://127.0.0.1:9")
+    assert sum("no losses: MLflow at http://127.0.0.1:9 does not answer" in line for line in lines) == 1
+    assert [line.split()[0] for line in lines[-20:]] == [str(number) for number in range(29, 9, -1)]

@@ -1,8 +1,10 @@
 import json
+import time
 from pathlib import Path
 
 import pytest
 
+from raydd.errors import PlaceError
 from raydd.tracking.connection import COLUMNS, KEY, connect, keep_view
 from raydd.tracking.history import History
 from raydd.tracking.runs import Tracking
@@ -28,14 +30,24 @@ def test_trials_of_one_sweep_are_read_back(address: str):
     assert history.curves(9, ["val/IR@1"]) == {}
 
 
-def test_one_trial_is_read_alone(address: str):
-    assert set(History(address, "two", 1).last()) == {1}
+def test_some_trials_are_read_alone(address: str):
+    assert set(History(address, "two", [1]).last()) == {1}
 
 
 def test_where_nothing_was_tracked_there_is_nothing_and_no_file_is_made(tmp_path: Path):
     assert History("none", "one").last() == {}
     assert History(f"sqlite:///{tmp_path / 'mlflow.db'}", "one").last() == {}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_is_away_is_named_at_once_without_its_password():
+    began = time.monotonic()
+    with pytest.raises(
+        PlaceError, match=r"MLflow at http://me:\*\*\*@127\.0\.0\.1:9 does not answer .* set place\.mlflow"
+    ) as e:
+        History("http://me:secret@127.0.0.1:9", "one")
+    assert "secret" not in str(e.value)
+    assert time.monotonic() - began < 20
 
 
 def test_the_view_and_the_descriptions_are_kept(address: str):
