@@ -50,11 +50,15 @@ class _RunningTrial:
     trial: optuna.Trial
     started_before: int
     """How many trials were handed to Tune before this one."""
-    start_time: float
-    """When the trial was handed to Tune, by the search's clock."""
+    start_time: float | None = None
+    """When its process began, by the search's clock; None while it waits for a machine."""
     failure: str = ""  # failure that it reported last; Tune may still restart it in a new process
     saved_seconds: float = 0.0  # seconds for which it has held its slot, as last saved in the study
     curve: list[dict[str, float]] = field(default_factory=list)
+
+    def held_seconds(self, now: float) -> float:
+        """Return for how long the trial has held its slot."""
+        return 0.0 if self.start_time is None else now - self.start_time
 
     def new_in(self, report: TrialReport) -> TrialReport:
         """Add the new points of a report's curve to the whole curve, and return the report with the new points only."""
@@ -132,7 +136,7 @@ class StudySearch(Searcher):
             return None  # not FINISHED, since a running trial may fail
         self._at_once = max(self._at_once, len(self._running) + 1)
         trial, settings = self._drawn_trials.take()
-        self._running[trial_id] = _RunningTrial(trial, self._started, self._clock())
+        self._running[trial_id] = _RunningTrial(trial, self._started)
         self._started += 1
         if self._finished + len(self._running) < self._trial_count:
             self._drawn_trials.begin()
@@ -141,6 +145,13 @@ class StudySearch(Searcher):
             listener.started(number, settings)
         passed = passed_rungs(self._study, number) if number != trial.number else []
         return {"number": number, "settings": settings, "passed": passed}
+
+    def began(self, trial_id: str) -> None:
+        """Note that a trial's process has begun. From then on it holds its slot, also while it is restarted."""
+        running = self._running[trial_id]
+        if running.start_time is None:
+            running.start_time = self._clock()
+            running.trial.set_user_attr(studies.BEGAN, time.time())
 
     def trial(self, trial_id: str) -> optuna.Trial:
         """Return the study's trial for a running trial of Tune."""
@@ -152,7 +163,7 @@ class StudySearch(Searcher):
         running.failure = report.failure
         if report.failure:
             return
-        if (seconds := self._clock() - running.start_time) - running.saved_seconds >= _KEEP_SECONDS:
+        if (seconds := running.held_seconds(self._clock())) - running.saved_seconds >= _KEEP_SECONDS:
             running.saved_seconds = seconds
             running.trial.set_user_attr(studies.HELD, seconds)  # so that the time is known if this driver is killed
         self._notify_listeners(running, running.new_in(report))
@@ -166,7 +177,7 @@ class StudySearch(Searcher):
             self._notify_listeners(running, unseen)
         report = replace(last_report, curve=running.curve)
         failure = self._failure_reason(report, running.failure if error else "", error)
-        seconds = self._clock() - running.start_time
+        seconds = running.held_seconds(self._clock())
         trial.set_user_attr(studies.HELD, seconds)
         if not report.again:  # saved before the end, so that any reader of an ended trial finds its report too
             self._drawn_trials.note_held(seconds)

@@ -3,7 +3,7 @@
 All commands go through the study, so the sweep's driver can be steered from another terminal or another machine.
 """
 
-import datetime
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,14 +192,15 @@ def why_enough(study: optuna.Study, sweep: SweepConfig) -> str:
 def slot_hours(study: optuna.Study, sweep: SweepConfig) -> float:
     """Return the hours for which trials held their slots, including running, failed and restarted trials.
 
-    A trial whose driver was killed counts until its last report: the time after that is not known.
+    A trial that waits for a machine, or was drawn in advance, holds no slot yet. (One that shares a slot does from when
+    its errand begins.) A trial whose driver was killed counts until its last report: the time after that is not known.
     """
     return sum(map(_held_seconds, study.get_trials(deepcopy=False))) / 3600 / max(1, sweep.together)
 
 
 def _held_seconds(trial: optuna.trial.FrozenTrial) -> float:
-    if trial.state == optuna.trial.TrialState.RUNNING and trial.datetime_start:
-        return (datetime.datetime.now() - trial.datetime_start).total_seconds()
+    if trial.state == optuna.trial.TrialState.RUNNING and (began := trial.user_attrs.get(studies.BEGAN)):
+        return time.time() - began
     return trial.user_attrs.get(studies.HELD, 0.0)
 
 

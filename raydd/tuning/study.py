@@ -33,6 +33,7 @@ DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
 INTERRUPTED = "interrupted"
 LATEST = "latest"  # stands for the name of the latest sweep, in commands that only read
 SETTINGS, REPORT = "settings", "report"  # user attributes that the searcher writes
+BEGAN = "began"  # user attribute: when a trial's process began, in seconds since the epoch
 HELD = "held"  # user attribute: seconds for which a trial held its slot, including training experts and scoring
 PRICE = "price"  # user attribute: predicted seconds of a complete trial, without the experts that it trains
 

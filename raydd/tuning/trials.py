@@ -138,7 +138,7 @@ def _run_tuner(
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # checkpoints are in the store
-            callbacks=[_MachineWatcher(limiter, capacity)],
+            callbacks=[_MachineWatcher(search, limiter, capacity)],
         ),
     ).fit()
 
@@ -162,15 +162,20 @@ class _StoppingScheduler(FIFOScheduler):
 class _MachineWatcher(tune.Callback):
     """Adapts to machines that come and go: keeps as many trials running as there is room for.
 
-    A machine that leaves does not count as a failure of its trials.
+    A trial that waits for a machine holds no slot. A machine that leaves does not count as a failure of its trials.
     """
 
-    def __init__(self, limiter: ConcurrencyLimiter, capacity: Callable[[], int]) -> None:
-        self._limiter, self._capacity, self._last_look = limiter, capacity, time.monotonic()
+    def __init__(self, search: StudySearch, limiter: ConcurrencyLimiter, capacity: Callable[[], int]) -> None:
+        self._search, self._limiter, self._capacity = search, limiter, capacity
+        self._last_look = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return no state: Tune never reads it back, and `capacity` holds the study's password."""
         return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **__: Any) -> None:  # noqa: ARG002
+        """Let the trial's time begin."""
+        self._search.began(trial.trial_id)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **__: Any) -> None:  # noqa: ARG002
         """Uncount a failure if the trial was told to leave its machine, for example by a spot notice."""

@@ -216,9 +216,16 @@ def test_the_study_knows_how_long_a_trial_held_its_place(study, space):
     now = [5.0]
     search = StudySearch(study, space, ["r_mean"], trial_count=9, clock=lambda: now[0])
     search.suggest("a")
+    search.suggest("b")
+    now[0] = 7.0  # until here it waited for a machine
+    search.began("a")
+    now[0] = 10.0
+    search.began("a")  # in another process, after the first one died
     now[0] = 12.5
     search.on_trial_complete("a", report(step=10, r_mean=30.0, seconds=2.0, record="distill/0"))
-    assert study.trials[0].user_attrs[studies.HELD] == 7.5
+    assert study.trials[0].user_attrs[studies.HELD] == 5.5
+    search.on_trial_complete("b", error=True)
+    assert study.trials[1].user_attrs[studies.HELD] == 0.0
 
 
 def test_several_objectives_are_told_together(config, space, address, with_sweep):

@@ -1,6 +1,5 @@
 """A sweep steered from outside, through real studies in SQLite."""
 
-from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -126,7 +125,7 @@ def test_the_days_between_a_killed_driver_and_the_next_cost_nothing(study, space
     orphan = ask(study, space)
     orphan.set_user_attr(studies.HELD, 1800.0)  # as the driver noted last
     studies.requeue_interrupted(study)
-    monkeypatch.setattr(steering, "datetime", None)  # no clock is read
+    monkeypatch.setattr(steering, "time", None)  # no clock is read
     assert steering.slot_hours(study, SweepConfig()) == 0.5
 
 
@@ -145,11 +144,10 @@ def test_what_the_space_sets_itself_cannot_be_given_by_hand(config, space, addre
 
 
 def test_money_ends_a_sweep(study, space, monkeypatch):
-    done, running = (ask(study, space) for _ in range(2))
+    done, running, _ = (ask(study, space) for _ in range(3))  # the third waits for a machine, and costs nothing
     study.tell(done, 1.0)
-    began = study.get_trials(deepcopy=False)[running.number].datetime_start
-    clock = SimpleNamespace(datetime=SimpleNamespace(now=lambda: began + timedelta(hours=2)))
-    monkeypatch.setattr(steering, "datetime", clock)
+    running.set_user_attr(studies.BEGAN, 1000.0)
+    monkeypatch.setattr(steering, "time", SimpleNamespace(time=lambda: 1000.0 + 2 * 3600))
     assert steering.slot_hours(study, SweepConfig()) == pytest.approx(2, abs=0.01)
     assert steering.slot_hours(study, SweepConfig(together=4)) == pytest.approx(0.5, abs=0.01)
     for limit, spent in ((0.9, True), (1.1, False)):

@@ -53,6 +53,9 @@ def test_every_trial_ends_in_the_study_and_more_can_be_asked_for(run):
     study = run(behave, pruner="none", trials=3)
     assert [trial.value for trial in study.trials] == [10.0, 20.0, 30.0]
     assert study.trials[0].intermediate_values == {20: 2.0, 40: 4.0, 60: 6.0, 80: 8.0}
+    for trial in study.trials:  # a slot is held from when the process began, not from when the trial was drawn
+        assert trial.datetime_start.timestamp() < trial.user_attrs[studies.BEGAN]
+        assert trial.user_attrs[studies.HELD] > 0
     assert len(run(behave, pruner="none", trials=3).trials) == 3
     assert [trial.value for trial in run(behave, pruner="none", trials=4).trials] == [10.0, 20.0, 30.0, 40.0]
 
