@@ -48,7 +48,8 @@ class TrialReport:
     failure: str = ""
     """Why the trial cannot continue; empty if it can."""
     again: bool = False
-    """Whether the failure is due to the store, the disk or a lost node, so that the same settings are run again."""
+    """Whether the failure is due to the store, the disk or a lost node, so that the same settings are run again: those
+    that lose one process after another only a few times."""
 
     @classmethod
     def of(cls, result: Mapping[str, Any] | None) -> Self:

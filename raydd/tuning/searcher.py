@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from raydd.cluster.trial_report import TrialReport
+from raydd.errors import PlaceError
 from raydd.tuning import study as studies
 from raydd.tuning.cheap_starts import CostOf, trial_with_params
 from raydd.tuning.drawing_ahead import DrawingAhead, Drawn
@@ -26,6 +27,7 @@ from raydd.tuning.samplers import renew_sampler
 from raydd.tuning.steering import Order
 from search_spaces import Space
 
+LOSSES = 5  # of a trial's process or machine; if more are lost, the trial may be what ends them
 _KEEP_SECONDS = 60.0  # between two updates, in the study, of how long a trial has held its slot
 
 
@@ -175,7 +177,8 @@ class StudySearch(Searcher):
         # If the scheduler stopped the trial, its last report is new.
         if (unseen := running.new_in(last_report)).curve:
             self._notify_listeners(running, unseen)
-        report = replace(last_report, curve=running.curve)
+        again = last_report.again and self._runs_again(trial, last_report)
+        report = replace(last_report, curve=running.curve, again=again)
         failure = self._failure_reason(report, running.failure if error else "", error)
         seconds = running.held_seconds(self._clock())
         trial.set_user_attr(studies.HELD, seconds)
@@ -194,9 +197,9 @@ class StudySearch(Searcher):
         else:
             state = TrialState.PRUNED
             self._study.tell(trial, state=state)
-        if not (report.again and running.started_before < self._before_outage):
+        if not (last_report.again and running.started_before < self._before_outage):
             self._count_end(state, failure)
-            self._before_outage = self._started if report.again else self._before_outage
+            self._before_outage = self._started if last_report.again else self._before_outage
         for listener in self._listeners:
             listener.ended(studies.identity(trial), state, report, failure)
 
@@ -251,6 +254,13 @@ class StudySearch(Searcher):
         same_failure = _without_numbers(failure) == _without_numbers(self._last_failure)
         self._failed_alike, self._last_failure = (self._failed_alike if same_failure else 0) + 1, failure
 
+    def _runs_again(self, trial: optuna.Trial, report: TrialReport) -> bool:
+        """Whether a trial that the store or a machine failed is run again; not if it has lost too many processes."""
+        if report.failure.startswith(f"{PlaceError.__name__}:"):  # no trial is to blame for the store or the disk
+            return True
+        trial.set_user_attr(studies.LOST, report.failure)
+        return studies.times_lost(self._study, studies.identity(trial)) <= LOSSES
+
     def _failure_reason(self, report: TrialReport, reported_failure: str, error: bool) -> str:
         if error:
             return reported_failure or "the trial's process died each time it was started (killed, or out of memory)"
@@ -271,6 +281,6 @@ class StudySearch(Searcher):
 def _without_numbers(message: str) -> str:
     """Return a failure's message without numbers, which differ between failures of the same kind.
 
-    The numbers are steps, sizes, addresses, GPUs and names of records.
+    The numbers are steps, sizes, addresses, GPUs, names of records and Ray's ids.
     """
-    return re.sub(r"0x[0-9a-f]+|\b[0-9a-f]{16}\b|\d+", "#", message)
+    return re.sub(r"0x[0-9a-f]+|\b[0-9a-f]{16,}\b|\d+", "#", message)

@@ -35,6 +35,7 @@ LATEST = "latest"  # stands for the name of the latest sweep, in commands that o
 SETTINGS, REPORT = "settings", "report"  # user attributes that the searcher writes
 BEGAN = "began"  # user attribute: when a trial's process began, in seconds since the epoch
 HELD = "held"  # user attribute: seconds for which a trial held its slot, including training experts and scoring
+LOST = "lost"  # user attribute: why the process or the machine of a trial was lost
 PRICE = "price"  # user attribute: predicted seconds of a complete trial, without the experts that it trains
 
 OUTCOMES = ("complete", "pruned", "diverged", "fail")
@@ -218,6 +219,11 @@ def _queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
     params = trial.params if SETTINGS in trial.user_attrs else trial.system_attrs.get("fixed_params", {})
     if params:
         study.enqueue_trial(params, user_attrs={_AGAIN: identity(trial)})
+
+
+def times_lost(study: optuna.Study, number: int) -> int:
+    """Return how often the process or the machine of the trial with this number was lost, in all commands."""
+    return sum(LOST in trial.user_attrs for trial in study.get_trials(deepcopy=False) if identity(trial) == number)
 
 
 def identity(trial: FrozenTrial | optuna.Trial) -> int:

@@ -122,6 +122,7 @@ def test_no_more_than_are_wanted_and_one_for_each_that_fails(study, space):
     [
         (["E: step 3", "E: step 10", "E: step 11"], True),
         (["E: synthetic/a34e3604a951cae8", "E: synthetic/259bd5d9f65061ec", "E: synthetic/a34e3604a951cae8"], True),
+        ([f"E: actor_id: {actor * 32}, pid: {pid}" for actor, pid in (("4c", 1), ("9b", 22), ("0f", 3))], True),
         (["E: step 3", "F: step 10", "E: step 11"], False),
         (["E: step 3", "E: step 10", ""], False),
         (["E: step 3", "E: step 10", "NonFiniteError: nan", "E: step 10"], False),
@@ -149,6 +150,27 @@ def test_all_trials_that_one_outage_ended_count_as_one_failure(study, space):
             search.on_trial_complete(name, report(failure=lost, again=True))
         assert bool(search.gave_up) == (outage == 2)
     assert studies.counts(study) == {}  # none has failed for good
+
+
+@pytest.mark.parametrize(
+    ("failure", "commands"),
+    [
+        ("ActorDiedError: slot 0", [[0, 1, 1, 1], [1, 1, 1], [7, 8, 9, 10]]),  # by the settings of trial 1
+        ("PlaceError: the disk is full", [[0, 1, 1, 1], [1, 1, 1], [1, 1, 1]]),
+    ],
+)
+def test_a_trial_that_loses_process_after_process_fails_and_the_sweep_gets_past_it(study, space, failure, commands):
+    for expected in commands:
+        studies.requeue_interrupted(study)
+        search, ran = StudySearch(study, space, ["r_mean"], trial_count=5, max_failures=3), []
+        while isinstance(given := search.suggest(str(len(ran))), dict):
+            lost = {"failure": failure, "again": True} if given["number"] == 1 else {"record": "distill/0"}
+            search.on_trial_complete(str(len(ran)), report(step=10, r_mean=1.0, **lost))
+            ran.append(given["number"])
+        assert ran == expected
+    if failure.startswith("ActorDied"):
+        assert studies.counts(study) == {"complete": 5, "fail": 1}
+        assert {studies.reason(trial) for trial in studies.ended(study)} == {"", failure}
 
 
 def test_what_a_process_reported_before_it_ended_is_the_reason(search, study):
