@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
@@ -17,6 +17,7 @@ from raydd.protocols import Workbench, open_workbench
 from raydd.settings import with_settings
 from raydd.terminal.busy import busy_on
 from raydd.terminal.progress import progress_on
+from raydd.terminal.text import count_of
 from raydd.tuning import study as studies
 from raydd.tuning.cheap_starts import queue_cheap_starts, queued_settings
 from raydd.tuning.plan import Plan, make_plan, open_workbenches, sharing_experts, together, with_gpu_share
@@ -85,15 +86,14 @@ def begin_sweep(planned: Planned, study: optuna.Study, address: str, console: Co
     """Queue the first trials and prepare the data that all trials read.
 
     Returns:
-        The plan, with its expected time.
+        The plan, with its expected time, and with room for failed trials that are run again.
     """
     plan, work, sweep = planned.plan, planned.work, planned.plan.config.sweep
     forget_orders(study)
     for message in warm_start(study, plan.space, sweep.warm_start, plan.config.place.study):
         console.print(message, markup=False, soft_wrap=True)
     studies.requeue_interrupted(study)
-    if retry_failed:
-        studies.retry_failed(study)
+    failed_count = studies.retry_failed(study) if retry_failed else 0
     if math.isnan(plan.seconds.mean):
         with progress_on(console) as progress:  # on all CPUs and GPUs, before trials divide them
             prepare(work.with_progress(progress), address)
@@ -105,7 +105,18 @@ def begin_sweep(planned: Planned, study: optuna.Study, address: str, console: Co
             queue_cheap_starts(
                 study, plan.space, sweep.seed, sweep.trials, lambda settings: price_of(work, settings).to_begin()
             )
-    return plan
+    return _with_room_for_failed(plan, study, failed_count, console) if retry_failed else plan
+
+
+def _with_room_for_failed(plan: Plan, study: optuna.Study, count: int, console: Console) -> Plan:
+    """Return the plan with enough trials for the failed ones: a sweep that ran to its end has all that it asked for."""
+    trial_count = max(plan.config.sweep.trials, studies.finished(study) + studies.waiting_again(study))
+    if count:
+        console.print(
+            f"{count_of(count, 'failed trial')} to run again, of {trial_count} trials in all", highlight=False
+        )
+    config = with_settings(plan.config, {"sweep.trials": trial_count})
+    return replace(plan, config=config, done=studies.counts(study))
 
 
 def look_at_cards(

@@ -328,6 +328,12 @@ def retry_failed(study: optuna.Study) -> int:
     return len(failed)
 
 
+def waiting_again(study: optuna.Study) -> int:
+    """Return how many trials wait that ran before: failed ones, and those of which the driver was killed."""
+    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    return sum(_AGAIN in trial.user_attrs for trial in waiting)
+
+
 def ranked(study: optuna.Study, objectives: Sequence[str]) -> list[FrozenTrial]:
     """Return the complete trials, the best val r_mean first. Of equal trials, the one first tried earlier is first."""
     r_mean_index = list(objectives).index("r_mean")
