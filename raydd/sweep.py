@@ -65,6 +65,8 @@ def sweep(
 def enqueue(config: Config, file: Path, *, given: Collection[str] = (), console: "Console | None" = None) -> None:
     """Queue the user's own trials for the sweep `sweep.name`, whether it runs, was interrupted, or does not exist yet.
 
+    They come after the trials that wait already, such as the space's first settings.
+
     Args:
         config: all settings, as for `sweep`.
         file: YAML with a list of trials, each with dotted settings within the space's ranges; the sampler draws the

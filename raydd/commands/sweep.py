@@ -19,7 +19,7 @@ class Options(cli.Options):
     """Run failed trials of earlier commands again, with the same numbers."""
     enqueue: Annotated[Path | None, tyro.conf.arg(metavar="FILE.yaml")] = None
     """Queue your own trials and exit: a list of dotted settings in the space's ranges; other settings are drawn. A
-    running sweep runs them next."""
+    running sweep runs them after those that are queued already."""
     tell: Literal["stop", "pause", "go-on"] | None = None
     """Steer a sweep that runs elsewhere, and exit. stop: start no new trials, then run the finals; pause: start none
     until go-on. Running trials continue."""

@@ -40,8 +40,8 @@ class SweepConfig:
     """Gain over the best trial so far, in points of val r_mean, from which a trial counts as better. Other start pairs
     alone change r_mean by about a point."""
     warm_start: str = ""
-    """Another sweep in the same `place.study` database, whose best trials are tried first: NAME, or NAME:K for the best
-    K (default 5)."""
+    """Another sweep in the same `place.study` database, whose best trials a new sweep tries first: NAME, or NAME:K for
+    the best K (default 5)."""
     at_once: FromZero = 0
     """Limit on trials at once (0: all resources)."""
     cpus: Annotated[float, Between(1e-4, 65_536)] = 1.0

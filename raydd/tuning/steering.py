@@ -15,8 +15,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from raydd.config import Config, SweepConfig
 from raydd.errors import ConfigError, nearest
 from raydd.settings import flatten, read_yaml
+from raydd.terminal.text import count_of
 from raydd.tuning import study as studies
-from raydd.tuning.lease import is_driven
+from raydd.tuning.lease import driving, is_driven
 from search_spaces import Space
 
 Order = Literal["stop", "pause", "go-on"]
@@ -72,8 +73,25 @@ def fit(space: Space, settings: Mapping[str, Any]) -> TakenSettings:
     )
 
 
+def open_sweep(config: Config, space: Space) -> optuna.Study:
+    """Open the sweep's study. A new one begins with the trials of `sweep.warm_start`, then the space's first settings.
+
+    Raises:
+        ConfigError: for the reasons of `studies.open_study` and `warm_start`.
+    """
+    address = config.place.study
+
+    def warm_settings() -> list[Mapping[str, Any]]:
+        _, trials = warm_trials(None, config.sweep.warm_start, address)
+        return [fit(space, studies.settings(trial)).taken for trial in trials]
+
+    return studies.open_study(config, space, address, exclusive=driving, before_first=warm_settings)
+
+
 def warm_start(study: optuna.Study, space: Space, source: str, address: str) -> list[str]:
-    """Queue the best trials of another sweep in the same database as the first trials. Does so once in a sweep.
+    """Queue the best trials of another sweep in the same database. Does so once in a sweep.
+
+    In a new study `open_sweep` has queued them already, before all others.
 
     Args:
         study: the sweep's study.
@@ -91,12 +109,14 @@ def warm_start(study: optuna.Study, space: Space, source: str, address: str) -> 
     if not trials:
         return []
     left_out: dict[str, None] = {}
+    waiting = len(studies.waiting(study))
     for trial in trials:
         fitted = fit(space, studies.settings(trial))
         left_out |= dict.fromkeys((*fitted.outside, *fitted.unknown))
         study.enqueue_trial(dict(fitted.taken), skip_if_exists=True)
     study.set_user_attr(_WARMED, source)
-    messages = [f"warm start: {name}'s best trials are tried first, {len(trials)} of them"]
+    turn = turn_after(waiting) if len(studies.waiting(study)) > waiting else "first"
+    messages = [f"warm start: {name}'s best trials are tried {turn}, {len(trials)} of them"]
     if left_out:
         messages.append(f"left out, since the space {space.name} does not search them so: {', '.join(left_out)}")
     return messages
@@ -123,6 +143,11 @@ def warm_trials(study: optuna.Study | None, source: str, address: str) -> tuple[
     if not trials:
         raise ConfigError(f"sweep.warm_start: the sweep {name!r} has no complete trial. Leave it out, or run it first.")
     return name, trials
+
+
+def turn_after(waiting: int) -> str:
+    """Return in words when trials are tried that were queued behind so many others."""
+    return f"after {count_of(waiting, 'trial')} queued before" if waiting else "next"
 
 
 def enqueue(study: optuna.Study, space: Space, config: Config, file: Path) -> int:

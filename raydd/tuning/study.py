@@ -52,6 +52,7 @@ def open_study(
     space: Space,
     address: str,
     exclusive: Callable[[optuna.Study], AbstractContextManager[None]] = nullcontext,
+    before_first: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
 ) -> optuna.Study:
     """Open the sweep's study. If it is new, create it and queue the space's first settings as first trials.
 
@@ -60,6 +61,7 @@ def open_study(
         space: the search space, which gives the first trials.
         address: address of the database, in SQLAlchemy's format.
         exclusive: inside its block, no other process can begin the same study; see `raydd.tuning.lease.driving`.
+        before_first: returns settings that are queued before the space's; called only for a new study.
 
     Raises:
         ConfigError: the database cannot be opened, or a sweep of this name was started with other settings.
@@ -72,16 +74,16 @@ def open_study(
     )
     if _BASE not in study.user_attrs:
         with exclusive(study):
-            _queue_first_trials(study, config, space)
+            _queue_first_trials(study, config, [*before_first(), *(space.first if config.sweep.first else ())])
     _require_same_settings(study, config)
     return study
 
 
-def _queue_first_trials(study: optuna.Study, config: Config, space: Space) -> None:
+def _queue_first_trials(study: optuna.Study, config: Config, first: Sequence[Mapping[str, Any]]) -> None:
     """Queue the first trials of a new study, unless another process has done so in the meantime."""
     if _BASE in study.user_attrs:
         return
-    for settings in space.first if config.sweep.first else ():
+    for settings in first:
         study.enqueue_trial(dict(settings), skip_if_exists=True)
     study.set_user_attr(_ID, secrets.token_hex(4))
     # Last: if this process is killed before, the next one begins again.
@@ -328,10 +330,14 @@ def retry_failed(study: optuna.Study) -> int:
     return len(failed)
 
 
+def waiting(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the queued trials. They begin in this order, before any other trial is drawn."""
+    return study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+
+
 def waiting_again(study: optuna.Study) -> int:
     """Return how many trials wait that ran before: failed ones, and those of which the driver was killed."""
-    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    return sum(_AGAIN in trial.user_attrs for trial in waiting)
+    return sum(_AGAIN in trial.user_attrs for trial in waiting(study))
 
 
 def ranked(study: optuna.Study, objectives: Sequence[str]) -> list[FrozenTrial]:

@@ -40,7 +40,7 @@ from raydd.tuning.prices import END
 from raydd.tuning.redraws import draw_again
 from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude, importances
 from raydd.tuning.samplers import PER_SECOND, find_sampler
-from raydd.tuning.steering import enqueue, why_enough
+from raydd.tuning.steering import enqueue, open_sweep, turn_after, why_enough
 from raydd.tuning.trials import run_trials
 from search_spaces import draw_configs, load_space, with_fixed_settings
 from trainables.distill import DistillTrial
@@ -102,7 +102,7 @@ def run_sweep(
         if dry_run:
             return None
         base, work = planned.work.config, planned.work
-        study = studies.open_study(base, space, base.place.study, exclusive=driving)
+        study = open_sweep(base, space)
         studies.require_same_sources(study, planned.sources, remember=True)
         with driving(study):
             plan = begin_sweep(planned, study, address, console, retry_failed=retry_failed)
@@ -125,7 +125,7 @@ def run_sweep(
 
 
 def enqueue_trials(config: Config, file: Path, *, given: Collection[str] = (), console: Console) -> None:
-    """Queue the trials of a file. A running sweep takes them next; a sweep that does not exist yet is created.
+    """Queue the trials of a file behind those that wait. A sweep that does not exist yet is created.
 
     Raises:
         ConfigError: for the reasons of `run_sweep`, or the file has settings or values that the space does not search.
@@ -133,10 +133,11 @@ def enqueue_trials(config: Config, file: Path, *, given: Collection[str] = (), c
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpu_share)
     space = with_fixed_settings(load_space(config.sweep.space), config, given)
-    study = studies.open_study(base, space, base.place.study, exclusive=driving)
+    study = open_sweep(base, space)
+    turn = turn_after(len(studies.waiting(study)))
     count = enqueue(study, space, base, file)
     console.print(
-        f"{count_of(count, 'trial')} queued: the sweep {base.sweep.name} tries them next. "
+        f"{count_of(count, 'trial')} queued: the sweep {base.sweep.name} tries them {turn}. "
         f"{studies.finished(study)} of its {base.sweep.trials} trials (--sweep.trials) are finished.",
         markup=False,
         soft_wrap=True,

@@ -8,6 +8,7 @@ from ray.tune.search import Searcher
 
 from raydd.config import SweepConfig
 from raydd.errors import ConfigError
+from raydd.settings import with_settings
 from raydd.tuning import steering
 from raydd.tuning import study as studies
 from raydd.tuning.lease import driving
@@ -78,7 +79,7 @@ def test_a_warm_start_tries_the_best_of_another_sweep(config, space, address, wi
     wide = type(space)("wide", suggest)
     study = studies.open_study(with_sweep(config, first=False), wide, address)
     said = steering.warm_start(study, wide, "other:2", address)
-    assert "other's best trials are tried first, 2 of them" in said[0]
+    assert said[0] == "warm start: other's best trials are tried next, 2 of them"
     assert said[1].endswith("not search them so: distill.blend, distill.blend_ratio")
     assert steering.warm_start(study, wide, "other:2", address) == []  # once
     drawn = [ask(study, wide).params["distill.image_lr"] for _ in range(2)]
@@ -87,6 +88,26 @@ def test_a_warm_start_tries_the_best_of_another_sweep(config, space, address, wi
         steering.warm_start(study, wide, "nobody:2", address)
     with pytest.raises(ConfigError, match="no complete trial"):
         steering.warm_trials(None, "small", address)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_warm_start_comes_first_in_a_new_sweep_and_behind_what_waits_in_one_that_has_begun(
+    config, space, address, with_sweep, begun
+):
+    config = with_settings(config, {"place.study": address})
+    other = steering.open_sweep(with_sweep(config, name="other", first=False), space)
+    other.enqueue_trial({"distill.image_lr": 0.7, "distill.blend": "none"})
+    other.tell(ask(other, space), 40.0)
+    if begun:
+        steering.open_sweep(config, space)
+    config = with_sweep(config, warm_start="other")
+    study = steering.open_sweep(config, space)
+    (said,) = steering.warm_start(study, space, "other", address)
+    rates = [ask(study, space).params["distill.image_lr"] for _ in range(2)]
+    assert (rates, said.partition("tried ")[2]) == (
+        ([0.1, 0.7], "after 1 trial queued before, 1 of them") if begun else ([0.7, 0.1], "first, 1 of them")
+    )
+    assert studies.waiting(study) == []
 
 
 def test_a_driver_hears_what_another_terminal_says(study, space, config, address):
