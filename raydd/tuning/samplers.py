@@ -53,7 +53,9 @@ def renew_sampler(
     Raises:
         ConfigError: there is no such sampler, or its package is not installed.
     """
-    trial_count = sum(not studies.interrupted(trial) for trial in study.get_trials(deepcopy=False))
+    # Not the queued ones: taking one from the queue must change the seed, since it may leave settings to be drawn.
+    begun = study.get_trials(deepcopy=False, states=_BEGUN)
+    trial_count = sum(not studies.interrupted(trial) for trial in begun)
     draw_seed = int(np.random.SeedSequence([seed, trial_count]).generate_state(1)[0])
     make_sampler = find_sampler(name)
     if name == PER_SECOND:

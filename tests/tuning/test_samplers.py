@@ -54,6 +54,17 @@ def test_draws_depend_on_the_seed_and_the_place_alone(config, space, address, wi
     assert drawn("one", False) == drawn("many", True)
 
 
+@pytest.mark.parametrize("ended", [2, 12])  # trials before: with few a setting is drawn at random, later by the model
+def test_queued_trials_that_leave_settings_open_are_not_alike(config, space, address, ended):
+    study = studies.open_study(config, space, address)
+    for _ in range(ended):
+        trial = ask(study, space)
+        study.tell(trial, score(trial))
+    for _ in range(3):
+        study.enqueue_trial({"distill.blend": "fixed"})
+    assert len({tuple(ask(study, space).params.values()) for _ in range(3)}) == 3
+
+
 @pytest.mark.parametrize("name", ["auto", "tpe"])
 def test_eight_at_once_are_not_eight_random_ones(config, space, address, name):
     study = studies.open_study(config, space, address)
