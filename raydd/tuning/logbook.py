@@ -92,7 +92,10 @@ class Logbook:
         number = finalist.number
         params = self._trial_params(finalist.settings)
         name = f"final {run_name(number, finalist.settings)}"
-        run = self._tracking.run(name, ("raydd.final", f"{self._study}/{number}"), self._sweep)
+        # MLflow keeps the first parameters and scores of a run: if images or seeds change, the final gets another one.
+        evaluate = self._config.evaluate
+        scored = (self._study, number, finalist.record, evaluate.seeds, evaluate.choice, evaluate.checks)
+        run = self._tracking.run(name, ("raydd.final", "/".join(map(str, scored))), self._sweep)
         run.params(params)
         run.tags(
             {

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import mlflow
@@ -15,6 +16,8 @@ from mlflow.entities import Run
 import raydd
 from raydd import stages
 from raydd.errors import ConfigError
+from raydd.protocols import Workbench
+from raydd.settings import with_settings
 from raydd.tracking.connection import EXPERIMENT
 from raydd.tracking.runs import Tracking
 from raydd.tuning.finals import Finalist
@@ -23,14 +26,18 @@ from raydd.tuning.logbook import Logbook
 AGAIN = {"encoders.image": "tiny_encoders:image", "encoders.text": "tiny_encoders:text"}
 
 
+def final_of(work: Workbench[Any]) -> Finalist:
+    val, test = (stages.synthetic_scores(work, split).as_json() for split in ("val", "test"))
+    settings = {"distill.blend": "none", "distill.image_lr": work.config.distill.image_lr}
+    return Finalist(7, settings, 50.0, val, test, stages.synthetic_record(work).folder, r_mean=48.5)
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A database with the run of one final, logged twice, as a driver does that was started again."""
     made, folder = made_set(), tmp_path_factory.mktemp("mlflow")
     work = raydd.open(made.config, made.store)
-    val, test = (stages.synthetic_scores(work, split).as_json() for split in ("val", "test"))
-    settings = {"distill.blend": "none", "distill.image_lr": made.config.distill.image_lr}
-    final = Finalist(7, settings, 50.0, val, test, stages.synthetic_record(work).folder, r_mean=48.5)
+    final = final_of(work)
     address = f"sqlite:///{folder}/mlflow.db"
     said: list[str] = []
     for _ in range(2):
@@ -55,6 +62,18 @@ def model(address: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
     (logged,) = run.outputs.model_outputs
     yield f"models:/{logged.model_id}"
     mlflow.set_tracking_uri("")
+
+
+def test_a_final_that_is_scored_otherwise_has_a_run_of_its_own(tmp_path: Path):
+    made, address = made_set(), f"sqlite:///{tmp_path}/mlflow.db"
+    for seeds in (2, 3):
+        work = raydd.open(with_settings(made.config, {"evaluate.seeds": seeds}), made.store)
+        with Tracking(address, tmp_path / "artifacts") as tracking:
+            Logbook(tracking, "0123", work).final(final_of(work))
+    client = MlflowClient(address)
+    runs = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id], "tags.kind = 'final'")
+    assert {run.data.params["evaluate.seeds"] for run in runs} == {"2", "3"}
+    assert len({run.data.metrics["test/r_mean_std"] for run in runs}) == 2
 
 
 def test_a_run_is_named_by_what_differs_and_says_what_it_read(run: Run, address: str):
