@@ -26,7 +26,7 @@ class Options(cli.Options):
 
 
 def main(options: Options) -> int:
-    """Run the sweep. Returns exit code 1 if trials ran and none ran to completion."""
+    """Run the sweep. Returns exit code 1 if no trial ran to completion, or if all finals failed."""
     if options.tell:
         from raydd.place import study_address
         from raydd.tuning.steering import give_order
@@ -42,4 +42,4 @@ def main(options: Options) -> int:
     from raydd.sweep import sweep
 
     result = sweep(options.settings, dry_run=options.dry_run, retry_failed=options.retry_failed, given=options.given)
-    return 1 if result is not None and not result.settings else 0
+    return 0 if result is None or result.succeeded else 1

@@ -5,7 +5,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,13 @@ class SweepResult:
     """The finalists, the best on val first."""
     cpu_seconds: Mapping[str, float]
     """CPU seconds of the trials' processes by part of the work, the largest first; empty if trials reported none."""
+    failed_finals: Mapping[int, str] = field(default_factory=dict)
+    """Reasons of the finals that failed."""
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether a trial ran to completion, and a final too if there were any."""
+        return bool(self.settings) and (bool(self.finalists) or not self.failed_finals)
 
     @property
     def finished(self) -> int:
@@ -81,6 +88,7 @@ class SweepResult:
             "front": [{"trial": number, **self._objective_values(number)} for number in self.front],
             "best": self._best_as_json(),
             "finalists": [dataclasses.asdict(finalist) for finalist in self.finalists],
+            "failed_finals": self.failed_finals,
             "rank_correlation": self.rank_correlation,
             "cpu_seconds": self.cpu_seconds,
             "settings": dict(self.settings),
@@ -146,7 +154,9 @@ def _table(title: str, headings: Sequence[str]) -> Table:
     return table
 
 
-def conclude(study: optuna.Study, config: Config, finalists: Sequence[Finalist]) -> SweepResult:
+def conclude(
+    study: optuna.Study, config: Config, finalists: Sequence[Finalist], failed_finals: Mapping[int, str]
+) -> SweepResult:
     """Gather a sweep's result from its study and its finals."""
     objectives = config.sweep.objectives
     r_mean_index = objectives.index("r_mean")
@@ -165,6 +175,7 @@ def conclude(study: optuna.Study, config: Config, finalists: Sequence[Finalist])
         best=candidates(study, objectives, 1)[0] if complete else None,
         finalists=tuple(finalists),
         cpu_seconds=studies.cpu_seconds(study),
+        failed_finals=failed_finals,
     )
 
 

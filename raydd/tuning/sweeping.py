@@ -113,9 +113,9 @@ def run_sweep(
             sweep = _DrivenSweep(plan, work, study, shared, logbook, console)
             _run_trials(sweep)
             _draw_again(sweep)
-            finalists = _run_finals(sweep, threads=config.place.threads)
+            finalists, failed_finals = _run_finals(sweep, threads=config.place.threads)
             closing.enter_context(busy_on(console, "stopping Ray and sending the remaining data to MLflow"))
-            result = conclude(study, config, finalists)
+            result = conclude(study, config, finalists, failed_finals)
             logbook.concluded(result, importances(study, base.sweep.objectives))
     folder = home(config.place) / "sweeps" / result.name
     result.write(folder)
@@ -238,8 +238,11 @@ def _draw_again(sweep: _DrivenSweep) -> None:
         draw_again(sweep.study, worker_config, best, sweep.shared, cpus=settings.cpus, say=sweep.say, on_wait=show)
 
 
-def _run_finals(sweep: _DrivenSweep, *, threads: int) -> list[Finalist]:
-    """Run the finals; `threads` is the user's `place.threads`, and 0 gives each final its share of the cores."""
+def _run_finals(sweep: _DrivenSweep, *, threads: int) -> tuple[list[Finalist], dict[int, str]]:
+    """Run the finals; return the finalists, and why the other finals failed, by the trial's number.
+
+    `threads` is the user's `place.threads`; 0 gives each final its share of the cores.
+    """
     settings = sweep.base.sweep
     best = candidates(sweep.study, settings.objectives, settings.finalists)
     if len(best) < settings.finalists:
@@ -247,14 +250,16 @@ def _run_finals(sweep: _DrivenSweep, *, threads: int) -> list[Finalist]:
             f"finals of {count_of(len(best), 'trial')} instead of {settings.finalists}: no more trials ran to "
             "completion. With --sweep.pruner none, all trials do."
         )
+    failed: dict[int, str] = {}
     if not best:
-        return []
+        return [], failed
     cpus = share_of_node(settings.cpus, len(best))
     worker_config = for_workers(sweep.base, settings.gpu_share)
     worker_config = with_settings(worker_config, {"place.threads": threads or max(1, int(cpus))})
 
     def ended(candidate: Candidate, finalist: Finalist | None, reason: str) -> None:
         if finalist is None:
+            failed[candidate.number] = reason
             sweep.say(f"the final of trial {candidate.number} failed: {reason}")
             return
         sweep.logbook.final(finalist)
@@ -264,7 +269,7 @@ def _run_finals(sweep: _DrivenSweep, *, threads: int) -> list[Finalist]:
         )
 
     with sweep.showing("finals") as show:
-        return run_finals(worker_config, best, sweep.shared, cpus=cpus, on_end=ended, on_wait=show)
+        return run_finals(worker_config, best, sweep.shared, cpus=cpus, on_end=ended, on_wait=show), failed
 
 
 @contextlib.contextmanager

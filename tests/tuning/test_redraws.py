@@ -42,7 +42,7 @@ def test_the_standard_error_is_that_of_a_mean_with_the_pooled_spread():
 
 
 def test_what_is_said_of_the_best_has_its_error(study, config, tmp_path):
-    result = conclude(study, config, [])
+    result = conclude(study, config, [], {})
     assert result.best.in_words() == "48.40 ± 0.32 (mean of 2 new draws; 49.00 as a trial)"
     assert dataclasses.replace(result.best, draws=()).in_words() == "49.00 (one distillation, the best of many)"
     result.write(tmp_path)
@@ -50,5 +50,5 @@ def test_what_is_said_of_the_best_has_its_error(study, config, tmp_path):
     assert written["best"]["draws"] == [48.0, 48.8]
     assert written["best"]["error"] == pytest.approx(math.sqrt(0.2 / 2))
     study.set_user_attr("draws", {})
-    conclude(study, config, []).write(tmp_path)
+    conclude(study, config, [], {}).write(tmp_path)
     assert json.loads((tmp_path / RESULT).read_text())["best"]["error"] is None
