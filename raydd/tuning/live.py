@@ -70,7 +70,6 @@ class LiveTable:
         trial_count: int,
         done: Mapping[str, int],
         *,
-        at_once: int,
         best: tuple[int, float, Mapping[str, Any]] | None = None,
         expected: float = math.nan,
         doing: Callable[[], Mapping[str, str]] = dict,
@@ -83,18 +82,18 @@ class LiveTable:
             name: name of the sweep.
             trial_count: trials in all.
             done: trials of earlier commands, by outcome.
-            at_once: trials that run at once, for the estimate of the time left.
             best: number, val r_mean and settings of the best trial of earlier commands.
             expected: expected seconds of all trials, used until the first trial has ended.
             doing: returns what each process is working on, see `raydd.cluster.claims`.
             console: where to show the table.
             clock: returns the time in seconds.
         """
-        self._name, self._trial_count, self._at_once, self._best = name, trial_count, max(1, at_once), best
+        self._name, self._trial_count, self._best = name, trial_count, best
         self._done, self._doing, self._clock = Counter(done), doing, clock
         self._expected, self._start_time = expected, clock()
         self._console = console or open_console()
         self._running: dict[int, _RunningTrial] = {}
+        self._most_at_once = 1
         self._durations: list[float] = []
         self._work_by_process: Mapping[str, str] = {}
         self._exit_stack = contextlib.ExitStack()
@@ -135,6 +134,7 @@ class LiveTable:
     def started(self, number: int, settings: Mapping[str, Any]) -> None:
         """Add a trial to the table."""
         self._running[number] = _RunningTrial(settings, self._clock(), TrialReport())
+        self._most_at_once = max(self._most_at_once, len(self._running))
 
     def reported(self, number: int, report: TrialReport) -> None:
         """Update a trial's step, score and loss."""
@@ -167,7 +167,10 @@ class LiveTable:
         return studies.counted(self._done)
 
     def seconds_left(self) -> float:
-        """Estimate the seconds left from the trials that have ended; before any has, from the plan. NaN: not known."""
+        """Estimate the seconds left from the trials that have ended; before any has, from the plan. NaN: not known.
+
+        Assumes that as many trials run at once as ever did: how many a cluster holds is not known beforehand.
+        """
         now = self._clock()
         if not self._durations:
             remaining = self._expected - (now - self._start_time)
@@ -184,7 +187,7 @@ class LiveTable:
                 (self._trial_count - self.finished) * trial_seconds
                 - sum(min(elapsed, trial_seconds) for elapsed in running_seconds)
             )
-            / self._at_once,
+            / self._most_at_once,
         )
 
     def picture(self) -> Group:

@@ -182,7 +182,6 @@ def _run_trials(sweep: _DrivenSweep) -> None:
         settings.name,
         settings.trials,
         plan.done,
-        at_once=plan.at_once,
         best=(best[0].number, best[0].cheap, best[0].settings) if best else None,
         expected=plan.seconds.mean,
         doing=sweep.shared.doing,

@@ -21,9 +21,7 @@ def clock():
 def live(clock):
     console = Console(file=io.StringIO(), width=120)
     doing = {"trial 4": "epochs of experts 12/40"}
-    return LiveTable(
-        "small", 6, {"complete": 1}, at_once=2, doing=lambda: doing, console=console, clock=lambda: clock[0]
-    )
+    return LiveTable("small", 6, {"complete": 1}, doing=lambda: doing, console=console, clock=lambda: clock[0])
 
 
 def shown(live):
@@ -80,7 +78,7 @@ def test_a_log_is_told_while_the_table_is_open(monkeypatch):
         asked.set()
         return {"trial 0": "steps 1/9"}
 
-    with LiveTable("small", 6, {}, at_once=1, doing=doing, console=Console(file=io.StringIO())) as live:
+    with LiveTable("small", 6, {}, doing=doing, console=Console(file=io.StringIO())) as live:
         assert asked.wait(10)
     assert shown(live).splitlines() == ["trial 0: steps 1/9"]
 
@@ -95,8 +93,8 @@ def test_a_few_of_many_trials_are_named():
 def test_the_picture_has_the_running_the_best_and_the_time_left(live, clock):
     live.started(3, {"distill.image_lr": 0.05, "distill.blend": "none"})
     clock[0] = 60.0
-    live.ended(3, TrialState.COMPLETE, report(10, 30.0), "")
     live.started(4, {})
+    live.ended(3, TrialState.COMPLETE, report(10, 30.0), "")
     clock[0] = 90.0
     live.reported(4, replace(report(5, 21.5), rung=15))
     lines = picture(live).splitlines()
@@ -110,7 +108,7 @@ def two(clock):
     """A table of trials 4 and 5 on a terminal of 80 columns, and what processes say."""
     doing = {}
     console = Console(file=io.StringIO(), width=80, force_terminal=True)
-    table = LiveTable("small", 40, {}, at_once=2, doing=lambda: doing, console=console, clock=lambda: clock[0])
+    table = LiveTable("small", 40, {}, doing=lambda: doing, console=console, clock=lambda: clock[0])
     for number in (4, 5):
         table.started(number, {})
     return table, doing
@@ -182,14 +180,14 @@ def test_a_running_trial_s_loss_is_a_sparkline(live):
 def test_time_left_counts_what_runs_already(live, clock):
     live.started(3, {})
     clock[0] = 60.0
-    live.ended(3, TrialState.COMPLETE, report(10, 30.0), "")
     live.started(4, {})
+    live.ended(3, TrialState.COMPLETE, report(10, 30.0), "")
     clock[0] = 90.0
     assert live.seconds_left() == pytest.approx((4 * 60 - 30) / 2)
 
 
 def test_before_the_first_trial_ended_the_time_left_is_the_expected_one(clock):
-    live = LiveTable("small", 6, {}, at_once=2, expected=100.0, clock=lambda: clock[0])
+    live = LiveTable("small", 6, {}, expected=100.0, clock=lambda: clock[0])
     clock[0] = 30.0
     assert live.seconds_left() == 70.0
     clock[0] = 130.0
@@ -203,3 +201,13 @@ def test_trials_that_were_stopped_count_for_the_time_left_and_so_do_long_ones_th
     assert table.seconds_left() == (39 * 10 - 10) / 2
     clock[0] = 40.0
     assert table.seconds_left() == (39 * 25 - 25) / 2
+
+
+def test_the_time_left_is_that_of_as_many_at_once_as_a_cluster_was_seen_to_hold(clock):
+    live = LiveTable("small", 100, {}, clock=lambda: clock[0])
+    for number in range(16):
+        live.started(number, {})
+    clock[0] = 60.0
+    for number in range(16):
+        live.ended(number, TrialState.COMPLETE, report(10, 30.0), "")
+    assert live.seconds_left() == 84 * 60 / 16
