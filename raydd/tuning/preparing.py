@@ -60,7 +60,7 @@ def plan_sweep(
     examples = examples[0 if base.sweep.first else len(space.first) :]
     work = open_workbench(base, work.store, silent, work.opened)
     with progress_on(console) as progress:
-        study = studies.find_study(base, base.place.study)
+        study = studies.find_study(base, space, base.place.study)
         warm_trials(study, base.sweep.warm_start, base.place.study)  # fail on a wrong warm start before any work
         fingerprint = work.with_progress(progress).data.fingerprint
         work.require_enough_pairs(max(config.distill.pairs for config in (base, *examples)))

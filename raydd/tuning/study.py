@@ -45,6 +45,7 @@ _BASE, _ID, _AGAIN, _REASON, _SOURCES = "base", "id", "again", "reason", "source
 # Settings that only finals read, or that say where work is computed. They may change from one command to the next.
 _FREE_SECTIONS = ("place.", "pixels.", "evaluate.", "sweep.", "compare.")
 _FIXED = ("sweep.space", "sweep.objectives")
+_BY_FLAGS = "settings fixed by flags"  # instead of being searched; compared as the settings are
 
 
 def open_study(
@@ -74,23 +75,25 @@ def open_study(
     )
     if _BASE not in study.user_attrs:
         with exclusive(study):
-            _queue_first_trials(study, config, [*before_first(), *(space.first if config.sweep.first else ())])
-    _require_same_settings(study, config)
+            _queue_first_trials(study, config, space, before_first())
+    _require_same_settings(study, config, space)
     return study
 
 
-def _queue_first_trials(study: optuna.Study, config: Config, first: Sequence[Mapping[str, Any]]) -> None:
+def _queue_first_trials(
+    study: optuna.Study, config: Config, space: Space, before_first: Sequence[Mapping[str, Any]]
+) -> None:
     """Queue the first trials of a new study, unless another process has done so in the meantime."""
     if _BASE in study.user_attrs:
         return
-    for settings in first:
+    for settings in (*before_first, *(space.first if config.sweep.first else ())):
         study.enqueue_trial(dict(settings), skip_if_exists=True)
     study.set_user_attr(_ID, secrets.token_hex(4))
     # Last: if this process is killed before, the next one begins again.
-    study.set_user_attr(_BASE, _comparable_settings(config))
+    study.set_user_attr(_BASE, _comparable_settings(config, space))
 
 
-def find_study(config: Config, address: str) -> optuna.Study | None:
+def find_study(config: Config, space: Space, address: str) -> optuna.Study | None:
     """Return the sweep's study, or None if it was never started. Writes nothing to it.
 
     Raises:
@@ -100,7 +103,7 @@ def find_study(config: Config, address: str) -> optuna.Study | None:
         study = optuna.load_study(study_name=config.sweep.name, storage=open_storage(address))
     except KeyError:
         return None
-    _require_same_settings(study, config)
+    _require_same_settings(study, config, space)
     return study
 
 
@@ -352,18 +355,18 @@ def pareto_front(study: optuna.Study) -> list[FrozenTrial]:
     return sorted(study.best_trials, key=lambda trial: trial.values[0])
 
 
-def _comparable_settings(config: Config) -> dict[str, Any]:
-    settings = {
+def _comparable_settings(config: Config, space: Space) -> dict[str, Any]:
+    settings: dict[str, Any] = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in flatten(config).items()
         if name in _FIXED or not name.startswith(_FREE_SECTIONS)
     }
     del settings["distill.images"]  # trials run on features regardless of this setting
-    return settings
+    return {**settings, _BY_FLAGS: sorted(space.fixed)}
 
 
-def _require_same_settings(study: optuna.Study, config: Config) -> None:
-    saved, current = study.user_attrs.get(_BASE, {}), _comparable_settings(config)
+def _require_same_settings(study: optuna.Study, config: Config, space: Space) -> None:
+    saved, current = study.user_attrs.get(_BASE, {}), _comparable_settings(config, space)
     for setting in sorted(saved):
         before, now = saved[setting], current.get(setting)
         if before != now:

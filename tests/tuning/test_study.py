@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from raydd.cluster.trial_report import TrialReport
 from raydd.errors import ConfigError
 from raydd.tuning import study as studies
 from raydd.tuning.samplers import renew_sampler
+from search_spaces import with_fixed_settings
 
 
 def ask(study, space):
@@ -121,11 +123,32 @@ def test_other_settings_under_the_same_name_are_refused(config, space, address):
         studies.open_study(other, space, address)
 
 
+@pytest.mark.parametrize(("then", "now"), [([], ["distill.image_lr"]), (["distill.image_lr"], [])])
+def test_a_flag_that_repeats_the_files_value_makes_another_space_and_may_not_come_later(
+    config, space, address, then, now
+):
+    before, after = (with_fixed_settings(space, config, given) for given in (then, now))
+    for _ in range(2):
+        studies.open_study(config, before, address)
+    message = re.escape(f"settings fixed by flags {then}, and this command says {now}")
+    for open_again in (studies.open_study, studies.find_study):
+        with pytest.raises(ConfigError, match=message):
+            open_again(config, after, address)
+
+
+def test_a_sweep_of_an_earlier_version_which_did_not_keep_its_flags_goes_on(config, space, address):
+    study = studies.open_study(config, space, address)
+    base = dict(study.user_attrs["base"])
+    del base["settings fixed by flags"]
+    study.set_user_attr("base", base)
+    studies.open_study(config, with_fixed_settings(space, config, ["distill.image_lr"]), address)
+
+
 def test_what_only_the_finals_read_may_change(config, space, address, with_sweep):
     first = ask(studies.open_study(config, space, address), space)
     other = with_sweep(config, trials=40, finalists=8)
     other = dataclasses.replace(other, pixels=dataclasses.replace(config.pixels, steps=5))
-    for again in (studies.open_study(other, space, address), studies.find_study(other, address)):
+    for again in (studies.open_study(other, space, address), studies.find_study(other, space, address)):
         assert again is not None
         assert [trial.params for trial in again.trials] == [first.params]  # the same study goes on
 
