@@ -45,7 +45,6 @@ _PRICED = 64  # affordable neighbours whose seconds are predicted, to choose one
 _ASKED = 8 * _PRICED  # neighbours whose seconds are predicted at most, if most of them take too long
 _PATIENCE = 10  # trials without a gain after which the exponent of time is halved
 SECONDS = "seconds"  # attribute of a trial: its predicted seconds
-OWN = "own"  # attribute of a trial: names of the settings that its space asked for; without it, all settings
 
 
 class NeighbourSampler(BaseSampler):
@@ -90,10 +89,16 @@ class NeighbourSampler(BaseSampler):
     ) -> dict[str, Any]:
         """Return the neighbour with the largest expected improvement, or the largest per second."""
         other_trials = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
-        return self.draw(other_trials, search_space, study.direction)
+        tried = [other.params for other in other_trials]
+        return self.draw(other_trials, search_space, study.direction, tried=tried)
 
     def draw(
-        self, trials: Sequence[FrozenTrial], space: Mapping[str, BaseDistribution], direction: StudyDirection
+        self,
+        trials: Sequence[FrozenTrial],
+        space: Mapping[str, BaseDistribution],
+        direction: StudyDirection,
+        *,
+        tried: Sequence[Mapping[str, Any]],
     ) -> dict[str, Any]:
         """Return the best neighbour that repeats no trial. With fewer than two complete trials, return no settings.
 
@@ -106,6 +111,7 @@ class NeighbourSampler(BaseSampler):
                 states are ignored.
             space: the settings to draw.
             direction: whether a higher or a lower value is better.
+            tried: the settings that each trial's space asked for; also of trials that are too many to be modelled.
         """
         trials = [trial for trial in trials if space.keys() <= trial.params.keys()]
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
@@ -128,9 +134,6 @@ class NeighbourSampler(BaseSampler):
             (-improvement / np.maximum(seconds, self._seconds_per_trial) ** exponent, seconds > self._max_seconds)
         )
         ranked = ((index, _to_settings(neighbours[index], space)) for index in order.tolist())
-        tried = [
-            {name: trial.params[name] for name in trial.user_attrs.get(OWN, space)} for trial in (*complete, *running)
-        ]
         untried = (
             (index, candidate)
             for index, candidate in ranked

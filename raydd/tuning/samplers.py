@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from raydd.errors import ConfigError
 from raydd.outside import checked, find, guarded
 from raydd.tuning import study as studies
-from raydd.tuning.neighbours import OWN, SECONDS, NeighbourSampler, SecondsOf
+from raydd.tuning.neighbours import SECONDS, NeighbourSampler, SecondsOf
 
 STARTUP_TRIALS = 7  # trials before a model draws: the first settings and running trials count, the others are random
 CANDIDATES = 256  # candidates from which TPE chooses the next settings
@@ -121,7 +121,7 @@ class WholeSpaceSampler(BaseSampler):
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return all settings of the modelled trials with their widest ranges, except settings with only one value."""
         distributions: dict[str, BaseDistribution] = {}
-        for modelled_trial in _modelled_trials(study, trial):
+        for modelled_trial in _modelled_trials(study, _begun_trials(study, trial)):
             for name, kind in modelled_trial.distributions.items():
                 distributions[name] = _merge_ranges(distributions.get(name, kind), kind)
         return {name: distributions[name] for name in sorted(distributions) if not distributions[name].single()}
@@ -132,10 +132,12 @@ class WholeSpaceSampler(BaseSampler):
         """Draw all settings with the wrapped sampler, from the ended and the running trials."""
         if not search_space:
             return {}
-        trials = _fixed_space_trials(study, trial, search_space)
+        begun = _begun_trials(study, trial)
+        trials = _fixed_space_trials(study, begun, search_space)
         sampler = (self._make_sampler if len(study.directions) == 1 else self._make_multi_objective)(self._seed)
         if isinstance(sampler, NeighbourSampler):  # draws from trials directly; a study would copy each of them
-            return sampler.draw(trials, search_space, study.direction)
+            asked = [{name: one.params[name] for name in search_space if name in one.params} for one in begun]
+            return sampler.draw(trials, search_space, study.direction, tried=[params for params in asked if params])
         shown_study = optuna.create_study(directions=study.directions, sampler=sampler)
         shown_study.add_trials(trials)
         with warnings.catch_warnings():
@@ -150,10 +152,10 @@ class WholeSpaceSampler(BaseSampler):
 
 
 def _fixed_space_trials(
-    study: optuna.Study, current_trial: FrozenTrial, space: Mapping[str, BaseDistribution]
+    study: optuna.Study, begun: Sequence[FrozenTrial], space: Mapping[str, BaseDistribution]
 ) -> list[FrozenTrial]:
-    """Return the modelled trials as if they were trials of a fixed space."""
-    trials = _modelled_trials(study, current_trial)
+    """Return the modelled ones of the trials as if they were trials of a fixed space."""
+    trials = _modelled_trials(study, begun)
     values = _shown_values(study, trials)
     shown_trials = []
     for trial in trials:
@@ -162,8 +164,7 @@ def _fixed_space_trials(
             continue
         state = TrialState.COMPLETE if is_shown_complete else TrialState.RUNNING
         params = {name: trial.params.get(name, _middle_value(kind)) for name, kind in space.items()}
-        user_attrs: dict[str, Any] = {OWN: [name for name in space if name in trial.params]}
-        user_attrs |= {SECONDS: price} if (price := trial.user_attrs.get(studies.PRICE)) else {}
+        user_attrs = {SECONDS: price} if (price := trial.user_attrs.get(studies.PRICE)) else {}
         shown_trials.append(
             create_trial(
                 state=state,
@@ -195,16 +196,17 @@ def _shown_values(study: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[in
     return values
 
 
-def _modelled_trials(study: optuna.Study, current_trial: FrozenTrial) -> list[FrozenTrial]:
-    """Return the trials that the model is fitted to: all informative ones, or if too many, the best and the latest.
-
-    Of the failed trials, only those that diverged say something about their settings.
-    """
-    trials = [
+def _begun_trials(study: optuna.Study, current_trial: FrozenTrial) -> list[FrozenTrial]:
+    """Return the other trials that have begun. Failed ones say nothing about their settings, unless they diverged."""
+    return [
         trial
         for trial in study.get_trials(deepcopy=False, states=_BEGUN)
         if trial.number != current_trial.number and studies.outcome(trial.state, studies.reason(trial)) != "fail"
     ]
+
+
+def _modelled_trials(study: optuna.Study, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+    """Return the trials that the model is fitted to: all of the given ones, or if too many, the best and the latest."""
     if len(trials) <= MODELLED:
         return trials
     best: list[FrozenTrial] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from optuna.distributions import FloatDistribution
+from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from raydd.errors import ConfigError
@@ -17,6 +17,7 @@ from raydd.tuning.samplers import (
     SAMPLERS,
     STARTUP_TRIALS,
     WholeSpaceSampler,
+    _begun_trials,
     _fixed_space_trials,
     find_sampler,
     longest_affordable,
@@ -143,7 +144,7 @@ def test_a_diverged_trial_is_shown_as_the_worst_and_one_that_a_machine_failed_no
             studies.fail(study, trial, end)
         else:
             study.tell(trial, end)
-    values = [one.value for one in _fixed_space_trials(study, study.ask(), kinds)]
+    values = [one.value for one in _fixed_space_trials(study, _begun_trials(study, study.ask()), kinds)]
     assert values[1:] == [14.0, 22.0]
     assert values[0] == pytest.approx(worst)
     assert (values[0] < worst) == (direction == "maximize")
@@ -161,7 +162,7 @@ def test_a_stopped_trial_that_was_interrupted_is_compared_at_its_rung(config, sp
 
     complete = over({5: 10.0, 15: 25.0, 45: 38.0}, 40.0)
     study.add_trials([complete, over({5: 8.0, 15: 20.0, 45: 30.0}), over({45: 30.0}), over({45: 39.0}, 40.0)])
-    shown = _fixed_space_trials(study, study.ask(), kinds)
+    shown = _fixed_space_trials(study, _begun_trials(study, study.ask()), kinds)
     assert [one.value for one in shown] == [40.0, 31.5, 31.5, 40.0]
 
 
@@ -219,6 +220,21 @@ def test_no_trial_is_drawn_twice_not_even_with_other_values_of_what_its_choices_
     drawn = [tuple(trial.params.items()) for trial in study.trials[STARTUP_TRIALS:]]
     assert len(set(drawn)) == len(drawn)
     assert {trial.params["steps"] for trial in study.trials if trial.params["blend"] == "none"} == {1, 2, 3}
+
+
+def test_no_trial_is_drawn_twice_either_once_there_are_more_than_the_model_takes():
+    rng, kinds = np.random.default_rng(0), {"distill.seed": IntDistribution(0, 999)}
+    tried = rng.permutation(1000)[: 2 * MODELLED].tolist()
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(
+        [create_trial(value=rng.normal(), params={"distill.seed": seed}, distributions=kinds) for seed in tried]
+    )
+    for _ in range(6):
+        renew_sampler(study, 0)
+        trial = study.ask(kinds)
+        assert trial.params["distill.seed"] not in tried
+        tried.append(trial.params["distill.seed"])
+        study.tell(trial, rng.normal())
 
 
 def test_a_space_that_is_known_whole_is_drawn_from_all_the_same():
