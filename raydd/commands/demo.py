@@ -59,7 +59,7 @@ def main(options: Options) -> int:
     from raydd.sweep import sweep
     from raydd.terminal.console import open_console
     from raydd.terminal.progress import progress_on
-    from raydd.terminal.text import scores_table, share_of_full
+    from raydd.terminal.text import scores_table, share_of_full, students_in_words
 
     start_time, config, console = time.monotonic(), options.settings, open_console()
     use_threads(config.place)
@@ -78,8 +78,8 @@ def main(options: Options) -> int:
         best = changed(work.with_progress(progress), sweep_result.settings)
         result = run(best)
     rows = {name: row for name, row in result.items() if name != "made"}
-    split = config.evaluate.split
-    console.print(scores_table(rows, f"{split}, {config.distill.pairs} pairs, {config.evaluate.seeds} seeds, percent"))
+    title = f"{config.evaluate.split}, {config.distill.pairs} pairs, {students_in_words(config.evaluate)}, percent"
+    console.print(scores_table(rows, title))
     picture = _draw_pairs(best, home_folder / "demo")
     console.print(f"pairs: {picture}\nset: {store.root}/{result['made']['synthetic_record']}", soft_wrap=True)
     report.main(report.Options(settings=config))

@@ -42,7 +42,7 @@ def main(options: Options) -> int:
     from raydd.sets.foreign import read_foreign
     from raydd.sets.read import open_set, store_of
     from raydd.terminal.progress import progress_on
-    from raydd.terminal.text import scores_table
+    from raydd.terminal.text import count_of, scores_table, students_in_words
 
     config, console = options.settings, open_console()
     if options.json:
@@ -56,11 +56,12 @@ def main(options: Options) -> int:
             scores = score_foreign(config, store, foreign_set, progress)
         else:
             scores = score_set(config, store, raydd_set, progress)
-    title = f"{scores.title}, {evaluation.seeds} student seeds, percent"
     tables = scores.as_json()
-    console.print(scores_table(tables["retrieval"], f"retrieval, {title}"))
+    title = f"retrieval, {scores.title}, {students_in_words(evaluation)}, percent"
+    console.print(scores_table(tables["retrieval"], title))
     if tables["classes"]:
-        console.print(scores_table(tables["classes"], f"zero-shot classes, {title}", METRICS))
+        title = f"zero-shot classes, {scores.title}, {count_of(evaluation.seeds, 'student seed')}, percent"
+        console.print(scores_table(tables["classes"], title, METRICS))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         result = {**tables, "row": scores.row.as_json(), "made": {"raydd": code_version()}}

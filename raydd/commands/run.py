@@ -7,7 +7,7 @@ from pathlib import Path
 from raydd import cli
 from raydd.plain_files import require_writable
 from raydd.terminal.console import open_console
-from raydd.terminal.text import scores_table
+from raydd.terminal.text import scores_table, students_in_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ def main(options: Options) -> int:
             console.print(line)
         result = run(work)
     rows = {name: row for name, row in result.items() if name != "made"}
-    title = f"{config.evaluate.split}, {config.distill.pairs} pairs, {config.evaluate.seeds} student seeds, percent"
+    title = f"{config.evaluate.split}, {config.distill.pairs} pairs, {students_in_words(config.evaluate)}, percent"
     console.print(scores_table(rows, title))
     console.print(f"synthetic set: {store.root}/{result['made']['synthetic_record']}", soft_wrap=True)
     if options.json:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from raydd.charts.chart import LEGEND_ABOVE, LIGHT, Chart, chart, curves
 from raydd.code_version import code_version
-from raydd.compare.table import COLLAPSE, CURVES, FILES
+from raydd.compare.table import AS_PUBLISHED_NOTE, COLLAPSE, CURVES, FILES, MARK
 from raydd.errors import RecordError
 from raydd.report.page import METRICS, Page, ScoreRow
 from raydd.report.sets import MEASURES
@@ -47,9 +47,7 @@ def comparison_page(folder: Path) -> Page:
             "encoders": ", ".join(sorted({f"{row['image encoder']}, {row['text encoder']}" for row in ours})),
         },
         results=[_score_row(row) for row in rows],
-        results_note="Percent, mean ± standard deviation over sets; the score of a set is the mean over its students. "
-        f"Protocol of our rows: {'; '.join(dict.fromkeys(row['protocol'] for row in ours))}. "
-        "Published rows use other encoders and selection rules; they only give the order of magnitude.",
+        results_note=_results_note(ours),
         fronts=[front for cost in _COSTS if (front := _cost_chart(ours, cost))],
         convergence=_convergence_charts(folder / CURVES),
         collapse=_collapse_charts(folder / COLLAPSE[0]),
@@ -66,6 +64,15 @@ def _read_table(file: Path) -> list[Record]:
     """Return the lines of a CSV table, with None for empty cells."""
     frame = pd.read_csv(file).astype(object)
     return frame.where(frame.notna(), None).to_dict("records")
+
+
+def _results_note(our_rows: Sequence[Record]) -> str:
+    note = (
+        "Percent, mean ± standard deviation over sets; the score of a set is the mean over its students. "
+        f"Protocol of our rows: {'; '.join(dict.fromkeys(row['protocol'] for row in our_rows))}. "
+        "Published rows use other encoders and selection rules; they only give the order of magnitude."
+    )
+    return f"{note} {MARK} {AS_PUBLISHED_NOTE}" if any(map(_as_published, our_rows)) else note
 
 
 def _score_row(row: Record) -> ScoreRow:
@@ -165,7 +172,13 @@ def _means_over_sets(points: Sequence[Record]) -> list[Record]:
 
 
 def _row_name(row: Record) -> str:
-    return f"{row['method']} {row['variant']}" if row.get("variant") else row["method"]
+    name = f"{row['method']} {row['variant']}" if row.get("variant") else row["method"]
+    return f"{name} {MARK}" if _as_published(row) else name
+
+
+def _as_published(row: Record) -> bool:
+    """Whether students of a row are chosen as the published code does; tables of earlier versions do not say."""
+    return row.get("students") == "published"
 
 
 def _budget_text(row: Record) -> str:

@@ -25,6 +25,9 @@ FILES = ("compare.md", "compare.csv", "compare.html")
 COLLAPSE = ("collapse.csv", "collapse.html")
 CURVES = "curves.csv"
 LIKE, UNTESTED, MARK, ELSEWHERE, RISING = "≈", "°", "†", "‡", "↗"
+AS_PUBLISHED_NOTE = (
+    "students chosen as the method's published code does: mostly the best of 6 or 11 checks on the scored split itself."
+)
 _COST_COLUMNS = ("95 %", "sets", "steps", "rise", "CPU s", "s", "peak MiB", "floats", "kB")
 
 
@@ -261,10 +264,7 @@ def _footnotes(rows: Sequence[Row]) -> list[str]:
     ]
     notes.append(f"Table written by raydd {code_version()}.")
     if any(row.plan.config.compare.as_published for row in rows):
-        notes.append(
-            f"{MARK} students chosen as the method's published code does: mostly the best of 6 or 11 checks on the "
-            "scored split itself."
-        )
+        notes.append(f"{MARK} {AS_PUBLISHED_NOTE}")
     return notes
 
 

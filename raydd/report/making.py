@@ -1,6 +1,6 @@
 """Makes the page of a sweep or of a set: reads results from the store, and computes those that are missing."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from raydd.report.set_page import best_finalist, result_rows, set_page
 from raydd.report.sets import PageOptions, set_parts
 from raydd.sets.read import OpenedSet, open_set, set_of_record, store_of, stored_scores
 from raydd.settings import flatten, load, with_settings
-from raydd.stages import score_students, scores_of
+from raydd.stages import scores_of, scores_of_set
 from raydd.store import Record, Store
 from raydd.terminal.text import share_of_full
 from raydd.tracking.history import History
@@ -54,11 +54,11 @@ def report_of_sweep(
     settings = final["settings"] if final else {**best[0].settings, **trial_settings(config)}
     config = with_settings(config, _current_settings(config, settings))
     opened = set_of_record(_open_record(store, final["record"] if final else best[0].record))
-    scores = {split: final[split] for split in ("val", "test")} if final else stored_scores(opened)
+    scored_splits = ("val", "test") if final else stored_scores(opened)
     return _result_page(
         opened,
         open_workbench(config, store, progress),
-        scores,
+        scored_splits,
         sweep_parts(study, objectives, history),
         page_options,
         title=f"Sweep {name}",
@@ -90,7 +90,7 @@ def report_of_set(folder: Path, config: Config, page_options: PageOptions, progr
 def _result_page(
     opened: OpenedSet,
     work: Workbench[Any],
-    scores: Mapping[str, Mapping[str, Any]],
+    scored_splits: Collection[str],
     parts: Mapping[str, Any],
     page_options: PageOptions,
     *,
@@ -100,15 +100,14 @@ def _result_page(
     config = work.config
     opened.require_data(work.data)
     fields = set_parts(opened, work, page_options)
-    if not scores:  # on val only: test is for finished work
-        seeds = range(config.evaluate.seeds)
-        scores = {"val": score_students(work, opened.synthetic, split="val", seeds=seeds).as_json()}
-    split = config.evaluate.split if config.evaluate.split in scores else next(iter(scores))
-    work = changed(work, {"evaluate.split": split})
+    if config.evaluate.split not in scored_splits:  # a page alone does not score on test, which is for finished work
+        work = changed(work, {"evaluate.split": "val"})
+    # The set and its baselines are scored by the same students and the same choice of their epoch.
+    scores = scores_of_set(work, opened).as_json()
     baselines = {name: scores_of(work, name).as_json() for name in config.evaluate.baselines}
-    rows = result_rows(opened, scores, baselines, split)
+    rows = result_rows(opened, scores, baselines)
     real_pairs = len(work.data.train.captions)
-    share = share_of_full({"synthetic": scores[split], **baselines}, len(opened.synthetic), real_pairs)
+    share = share_of_full({"synthetic": scores, **baselines}, len(opened.synthetic), real_pairs)
     return set_page(opened, work.config, rows, {**fields, **parts}, title=title, share=share, command=command)
 
 

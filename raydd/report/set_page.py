@@ -10,6 +10,7 @@ from raydd.config import Config
 from raydd.evaluate.published import published_on
 from raydd.protocols import trains
 from raydd.report.page import METRICS, Page, ScoreRow
+from raydd.sets.provenance import selection_rule
 from raydd.sets.read import OpenedSet
 from raydd.settings import to_yaml
 from raydd.terminal.text import duration
@@ -71,18 +72,17 @@ def set_page(
 
 
 def result_rows(
-    opened: OpenedSet, scores: Mapping[str, Mapping[str, Any]], baselines: Mapping[str, Mapping[str, Any]], split: str
+    opened: OpenedSet, scores: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]
 ) -> list[ScoreRow]:
-    """Return rows for the set and its baselines on one split, then for published numbers on the same data, if any.
+    """Return rows for the set and its baselines, then for published numbers on the same data, if any.
 
     Args:
         opened: the set.
-        scores: the set's scores by split.
-        baselines: scores of selections of real pairs, and of `full`, on the split.
-        split: val or test.
+        scores: the set's scores.
+        baselines: scores of selections of real pairs, and of `full`, on the same split.
     """
     pairs = len(opened.synthetic)
-    set_rows = {f"{pairs} synthetic pairs": ("ours", scores[split])} if split in scores else {}
+    set_rows = {f"{pairs} synthetic pairs": ("ours", scores)}
     baseline_rows = {
         "all real pairs" if name == "full" else f"{pairs} {name} real pairs": ("baseline", row)
         for name, row in baselines.items()
@@ -119,7 +119,7 @@ def _details(rows: Sequence[ScoreRow], split: str) -> str:
 def _results_note(config: Config, rows: Sequence[ScoreRow]) -> str:
     note = (
         f"Percent on {config.evaluate.split}, mean ± standard deviation over student seeds. Protocol of our rows: "
-        f"{trains(config)}; every choice was made on val."
+        f"{trains(config)}. {selection_rule(config)}"
     )
     if any(row.kind == "published" for row in rows):
         note += " Published rows use other encoders and another selection rule; they only give the order of magnitude."

@@ -14,7 +14,15 @@ from raydd.stages.distilling import (
     records_of,
     synthetic_record,
 )
-from raydd.stages.evaluating import full_scores, run, scores_of, scores_record, selected_scores, synthetic_scores
+from raydd.stages.evaluating import (
+    full_scores,
+    run,
+    scores_of,
+    scores_of_set,
+    scores_record,
+    selected_scores,
+    synthetic_scores,
+)
 from raydd.stages.students import fit_rates, score_students
 
 __all__ = [
@@ -29,6 +37,7 @@ __all__ = [
     "run",
     "score_students",
     "scores_of",
+    "scores_of_set",
     "scores_record",
     "selected_scores",
     "synthetic_record",

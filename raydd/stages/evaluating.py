@@ -14,6 +14,7 @@ from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import Scores, ScoresOnTest, ScoresOnVal, by_published_choice, scores_of_hits, scores_on
 from raydd.protocols import HeldOutSplit, Workbench, changed
 from raydd.sets.provenance import selection_rule
+from raydd.sets.read import OpenedSet
 from raydd.settings import flatten
 from raydd.stages.distilling import final_synthetic, synthetic_record
 from raydd.stages.students import best_multiple, choice_content, recipe_content, score_students, student_hits
@@ -38,11 +39,22 @@ def synthetic_scores(work: Workbench[Any], split: HeldOutSplit | None = None) ->
     """Return the scores of the synthetic set of these settings on a split; None is `evaluate.split`."""
     work = changed(work, {"evaluate.split": split}) if split else work
     final_synthetic(work)
-    return _cached_scores(work, "synthetic", lambda: _synthetic_hits(work))
+    return _cached_scores(work, scores_record(work, "synthetic"), lambda: _synthetic_hits(work, final_synthetic(work)))
 
 
-def _synthetic_hits(work: Workbench[Any]) -> Row:
-    evaluate, pairs = work.config.evaluate, final_synthetic(work)
+def scores_of_set(work: Workbench[Any], opened: OpenedSet) -> ScoresOnVal | ScoresOnTest:
+    """Return the scores of a finished set on `evaluate.split`, which its run may have stored.
+
+    Args:
+        work: the workbench, with the data and encoders that made the set; its other settings may differ.
+        opened: the set.
+    """
+    record = scores_record(work, "synthetic", opened.fingerprint)
+    return _cached_scores(work, record, lambda: _synthetic_hits(work, opened.synthetic))
+
+
+def _synthetic_hits(work: Workbench[Any], pairs: SyntheticSet) -> Row:
+    evaluate = work.config.evaluate
     work.progress("students of the synthetic pairs", 0, evaluate.seeds)
     hits = student_hits(work, pairs, split=evaluate.split, seeds=range(evaluate.seeds))
     work.progress("students of the synthetic pairs", evaluate.seeds, evaluate.seeds)
@@ -61,7 +73,9 @@ def selected_scores(work: Workbench[Any], selection: str) -> Scores:
     work.require_enough_pairs()
     seeds = work.config.evaluate.seeds
     return _cached_scores(
-        work, selection, lambda: _selected_hits(work, selection, 0, [(seed, seed) for seed in range(seeds)])
+        work,
+        scores_record(work, selection),
+        lambda: _selected_hits(work, selection, 0, [(seed, seed) for seed in range(seeds)]),
     )
 
 
@@ -101,7 +115,7 @@ def full_scores(work: Workbench[Any]) -> Scores:
     chosen by the first expert alone, among all epochs up to `experts.epochs`. There is one expert per seed.
     Distillation reads the same experts, so snapshots that are in the store are not trained again.
     """
-    return _cached_scores(work, "full", lambda: _best_epoch_hits(work))
+    return _cached_scores(work, scores_record(work, "full"), lambda: _best_epoch_hits(work))
 
 
 def _best_epoch_hits(work: Workbench[Any]) -> Row:
@@ -146,7 +160,7 @@ def set_hits(work: Workbench[Any], row: str, number: int) -> Int[Tensor, "S I 7"
     if not record.complete:
         hits, facts = _row_hits(work, row, number)
         if row not in SELECTIONS:  # in a run, a selection has one student for each choice of pairs
-            _store_scores(set_of(work, number), row, hits, facts)
+            _store_scores(scores_record(set_of(work, number), row), hits, facts)
         record.write_tensors(HITS_FILE, {"hits": torch.stack(list(hits)).to(torch.int32)})
         record.finish(facts=dict(facts))
     return record.read_tensors(HITS_FILE)["hits"]
@@ -162,20 +176,24 @@ def hits_record(work: Workbench[Any], row: str, number: int) -> Record:
 
 def _row_hits(work: Workbench[Any], row: str, number: int) -> Row:
     if row == "synthetic":
-        return _synthetic_hits(set_of(work, number))
+        work = set_of(work, number)
+        return _synthetic_hits(work, final_synthetic(work))
     if row == "full":
         return _best_epoch_hits(work)
     work.require_enough_pairs()
     return _selected_hits(work, row, number, [(number, seed) for seed in range(work.config.evaluate.seeds)])
 
 
-def scores_record(work: Workbench[Any], row: str) -> Record:
-    """Return the record of the scores of a row (`synthetic`, `full`, or a selection), named by what the row reads."""
-    settings, upstream = _record_content(work, row)
+def scores_record(work: Workbench[Any], row: str, made_set: str = "") -> Record:
+    """Return the record of the scores of a row (`synthetic`, `full`, or a selection), named by what the row reads.
+
+    `made_set` is the fingerprint of a finished set to score as `synthetic`, instead of the one that the settings make.
+    """
+    settings, upstream = _record_content(work, row, made_set)
     return Record.of(work.store, "scores", settings, upstream, version=VERSION)
 
 
-def _record_content(work: Workbench[Any], row: str) -> tuple[dict[str, Any], dict[str, str]]:
+def _record_content(work: Workbench[Any], row: str, made_set: str = "") -> tuple[dict[str, Any], dict[str, str]]:
     """Return what decides the students of a row: settings, and the records that the row is made from."""
     config, evaluate = work.config, work.config.evaluate
     settings: dict[str, Any] = {"row": row, "split": evaluate.split, "seeds": evaluate.seeds, **choice_content(config)}
@@ -186,24 +204,22 @@ def _record_content(work: Workbench[Any], row: str) -> tuple[dict[str, Any], dic
         return settings, upstream
     settings |= {"students": recipe_content(config.students, config.distill.pairs), **work.student_content}
     if row == "synthetic":
-        upstream = {"synthetic": synthetic_record(work).fingerprint}
+        upstream = {"synthetic": made_set or synthetic_record(work).fingerprint}
     else:
         selection_settings, upstream = work.selection_content(row)
         settings |= {"pairs": config.distill.pairs, **selection_settings}
     return settings, upstream
 
 
-def _cached_scores(work: Workbench[Any], row: str, score: Callable[[], Row]) -> ScoresOnVal | ScoresOnTest:
-    """Return a row's scores from the store, or compute them from the hits that `score` returns and store them."""
-    record = scores_record(work, row)
+def _cached_scores(work: Workbench[Any], record: Record, score: Callable[[], Row]) -> ScoresOnVal | ScoresOnTest:
+    """Return a row's scores from their record, or compute them from the hits that `score` returns and store them."""
     if not record.complete:
-        _store_scores(work, row, *score())
+        _store_scores(record, *score())
     return scores_on(work.config.evaluate.split, record.read_json(SCORES))
 
 
-def _store_scores(work: Workbench[Any], row: str, hits: Sequence[Tensor], facts: Mapping[str, Any]) -> None:
+def _store_scores(record: Record, hits: Sequence[Tensor], facts: Mapping[str, Any]) -> None:
     """Store a row's scores if they are missing."""
-    record = scores_record(work, row)
     if not record.complete:
         record.write_json(SCORES, [scores_of_hits(hits_of_student) for hits_of_student in hits])
         record.finish(facts=dict(facts))

@@ -9,6 +9,8 @@ from typing import Any
 
 from rich.table import Table
 
+from raydd.config import EvaluateConfig
+
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -75,6 +77,13 @@ def share_of_full(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], pairs: in
     share = {name: f"{100 * mean / means['full']:.0f} %" for name, mean in means.items()}
     sentence = f"{pairs} synthetic pairs keep {share['synthetic']} of what {real_pairs} real pairs give"
     return f"{sentence}; random pairs keep {share['random']}." if "random" in share else f"{sentence}."
+
+
+def students_in_words(evaluate: EvaluateConfig) -> str:
+    """Return the number of students of a score, and how their epoch was chosen if that was on the scored split."""
+    seeds = count_of(evaluate.seeds, "student seed")
+    best = f", best of {evaluate.checks} checks on {evaluate.split} itself"
+    return f"{seeds}{best}" if evaluate.choice == "best-on-split" else seeds
 
 
 COLUMNS = ("IR@1", "IR@5", "IR@10", "TR@1", "TR@5", "TR@10", "r_mean")

@@ -70,6 +70,17 @@ def test_rows_of_ours_and_published_ones_are_told_apart(folder: Path):
     assert page.provenance["records"] == "2"
 
 
+def test_rows_whose_students_are_chosen_as_published_are_marked(folder: Path):
+    table = pd.read_csv(folder / "compare.csv")
+    assert "†" not in render(comparison_page(folder))
+    table["students"] = ["published"] * 3 + [None]
+    table.to_csv(folder / "compare.csv", index=False)
+    page = comparison_page(folder)
+    assert [row.name for row in page.results] == ["lors †", "repblend †", "full †", "lors"]
+    assert "The best of 3 rows is repblend † with" in page.lead
+    assert "† students chosen as the method's published code does: mostly the best of 6" in page.results_note
+
+
 def test_costs_and_collapse_are_drawn(folder: Path):
     page = comparison_page(folder)
     assert [drawn.id for drawn in page.fronts] == ["front-seconds", "front-cpu", "front-stored"]

@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 from made_sets import ENCODERS, flags, made_set
 
+import raydd
+from raydd import stages
 from raydd.cli import main
 from raydd.code_version import code_version
 from raydd.evaluate.published import published_on
+from raydd.report.set_page import cells
+from raydd.sets.read import open_set
+from raydd.settings import with_settings
 
 
 class Seen(HTMLParser):
@@ -51,6 +56,28 @@ def test_the_set_stands_beside_its_baselines(page: str):
     assert {("ours", "6 synthetic pairs"), ("baseline", "6 random real pairs"), ("baseline", "all real pairs")} == set(
         rows
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("evaluate.choice", "best-on-split", "Best of 6 checks of each student on test, the split that is scored"),
+        ("students.epochs", 9, "nothing is chosen on test, the split that is scored"),
+    ],
+)
+def test_the_set_is_scored_as_its_baselines_are_and_the_page_says_how(
+    tmp_path: Path, name: str, value: object, told: str
+):
+    made, out = made_set(), tmp_path / "set.html"
+    flag = f"--{name}", str(value)
+    assert main(["report", "--set", str(made.folder), "--out", str(out), *flags(made, *flag)]) == 0
+    page = out.read_text(encoding="utf-8")
+    work = raydd.open(with_settings(made.config, {name: value}), made.store)
+    scores = stages.score_students(work, open_set(made.folder).synthetic, split="test", seeds=range(2)).as_json()
+    row = page[page.index('words">6 synthetic pairs') :]
+    assert re.findall(r"<td>([^<]+)</td>", row[: row.index("</tr>")]) == [*cells(scores).values()]
+    assert told in page
+    assert "every choice was made on val" not in page
 
 
 def test_the_page_begins_with_the_share_of_full_data_and_six_pairs(page: str):

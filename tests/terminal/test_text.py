@@ -4,7 +4,8 @@ import math
 import pytest
 from rich.console import Console
 
-from raydd.terminal.text import COLUMNS, brief, duration, scores_table, share_of_full, sparkline
+from raydd.config import EvaluateConfig
+from raydd.terminal.text import COLUMNS, brief, duration, scores_table, share_of_full, sparkline, students_in_words
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,13 @@ def test_what_a_set_is_worth_is_said_in_a_sentence():
     assert share_of_full(rows, 50, 494) == ""
     del rows["full"]
     assert share_of_full(rows, 50, 494) == ""
+
+
+def test_scores_that_were_chosen_on_their_own_split_are_told():
+    assert students_in_words(EvaluateConfig(seeds=1)) == "1 student seed"
+    assert students_in_words(EvaluateConfig(split="test", choice="best-on-split", checks=11)) == (
+        "5 student seeds, best of 11 checks on test itself"
+    )
 
 
 def test_a_table_of_scores_fits_a_terminal_of_80_columns():
