@@ -62,7 +62,7 @@ def report_of_sweep(
         sweep_parts(study, objectives, history),
         page_options,
         title=f"Sweep {name}",
-        command=f"raydd sweep --config FILE.yaml --sweep.name {name} --sweep.trials {len(study.trials)}",
+        command=f"raydd sweep --config FILE.yaml --sweep.name {name} --sweep.trials {config.sweep.trials}",
     )
 
 
@@ -114,11 +114,11 @@ def _result_page(
 def _sweep_settings(study: Any, config: Config, file: Path) -> Config:
     """Return the settings that a sweep was started with, from its `best.yaml` and its study.
 
-    There is no `best.yaml` before the sweep has finished.
+    Before the sweep has finished, there is no `best.yaml`, and its trials are those that count so far.
     """
-    place_settings = {name: value for name, value in flatten(config).items() if name.startswith(("place.", "sweep."))}
-    base = load(file) if file.is_file() else config
-    return with_settings(base, {**_current_settings(base, studies.shared_settings(study)), **place_settings})
+    here = {name: value for name, value in flatten(config).items() if name.startswith("place.") or name == "sweep.name"}
+    base = load(file) if file.is_file() else with_settings(config, {"sweep.trials": studies.finished(study)})
+    return with_settings(base, {**_current_settings(base, studies.shared_settings(study)), **here})
 
 
 def _current_settings(config: Config, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,16 +5,25 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 from made_sets import ENCODERS, flags, made_set
+from optuna.trial import TrialState
 
 import raydd
 from raydd import stages
 from raydd.cli import main
 from raydd.code_version import code_version
 from raydd.evaluate.published import published_on
+from raydd.place import study_address
+from raydd.progress import silent
+from raydd.report.making import report_of_sweep
 from raydd.report.set_page import cells
+from raydd.report.sets import PageOptions
 from raydd.sets.read import open_set
-from raydd.settings import with_settings
+from raydd.settings import load, to_yaml, with_settings
+from raydd.tuning import study as studies
+from raydd.tuning.results import SETTINGS
+from search_spaces import load_space
 
 
 class Seen(HTMLParser):
@@ -95,6 +104,31 @@ def test_maps_collapse_measures_and_the_way_back_are_there(page: str):
 def test_the_page_says_which_code_made_the_set_and_the_page(page: str):
     facts = dict(re.findall(r"<dt>([^<]+)</dt><dd>([^<]+)</dd>", page))
     assert facts["made by raydd"] == facts["page made by raydd"] == code_version()
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_the_page_of_a_sweep_has_the_settings_that_the_sweep_was_started_with(tmp_path: Path, ended: bool):
+    made = made_set()
+    here = {"sweep.name": "found", "place.home": str(tmp_path), "place.store": made.store.root, "place.mlflow": "none"}
+    started = {"sweep.space": "demo", "sweep.trials": 6, "sweep.finalists": 1, "sweep.first": False}
+    config = with_settings(made.config, {**here, **started})
+    study = studies.open_study(config, load_space("demo"), study_address(config.place))
+    for state in (TrialState.COMPLETE, TrialState.FAIL):
+        trial = study.ask()
+        trial.set_user_attr(studies.SETTINGS, {})
+        trial.set_user_attr(studies.REPORT, {"record": f"synthetic/{made.folder.name}"})
+        study.tell(trial, 50.0 if state == TrialState.COMPLETE else None, state)
+    if ended:
+        (tmp_path / "sweeps" / "found").mkdir(parents=True)
+        (tmp_path / "sweeps" / "found" / SETTINGS).write_text(to_yaml(config))
+    page = report_of_sweep(load(settings=here), PageOptions(), silent, use_stored_settings=True)
+    again = yaml.safe_load(page.configuration)
+    assert again["sweep"]["space"] == "demo"
+    assert again["distill"]["pairs"] == 6
+    trials = 6 if ended else 1  # while it runs, those that are complete; a failed one does not count
+    assert page.commands == (f"raydd sweep --config FILE.yaml --sweep.name found --sweep.trials {trials}",)
+    assert again["sweep"]["trials"] == trials
+    assert again["sweep"]["finalists"] == (1 if ended else 2)
 
 
 def test_a_set_of_other_data_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
