@@ -37,8 +37,8 @@ def synthetic_scores(work: Workbench[Any], split: Literal["val"]) -> ScoresOnVal
 def synthetic_scores(work: Workbench[Any], split: HeldOutSplit | None = None) -> ScoresOnVal | ScoresOnTest: ...
 def synthetic_scores(work: Workbench[Any], split: HeldOutSplit | None = None) -> ScoresOnVal | ScoresOnTest:
     """Return the scores of the synthetic set of these settings on a split; None is `evaluate.split`."""
+    final_synthetic(work)  # before the split changes, since a set keeps the settings of its run
     work = changed(work, {"evaluate.split": split}) if split else work
-    final_synthetic(work)
     return _cached_scores(work, scores_record(work, "synthetic"), lambda: _synthetic_hits(work, final_synthetic(work)))
 
 

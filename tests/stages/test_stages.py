@@ -240,6 +240,12 @@ def test_nan_ends_the_run_with_its_reason_and_keeps_the_last_good_set(
         stages.load_synthetic(record)
 
 
+def test_a_set_that_is_scored_on_val_first_keeps_the_split_of_its_run(config: Config, store: Store) -> None:
+    work = raydd.open(config, store)
+    stages.synthetic_scores(work, "val")
+    assert set_of_record(stages.synthetic_record(work)).provenance.settings["evaluate.split"] == "test"
+
+
 def test_scores_of_a_set_in_hand_equal_those_of_the_record(config: Config, store: Store) -> None:
     synthetic = stages.final_synthetic(raydd.open(config, store))
     in_hand = stages.score_students(raydd.open(config, store), synthetic, split="test", seeds=range(2))
