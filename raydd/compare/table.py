@@ -280,7 +280,11 @@ def _to_markdown(tables: Sequence[_Table], notes: Sequence[str]) -> str:
 def _to_html(tables: Sequence[_Table], notes: Sequence[str]) -> str:
     def table_html(table: _Table) -> str:
         weights = table.best.map(lambda best: "font-weight: bold" if best else "")
-        style = table.texts.style.apply(lambda _: weights, axis=None).hide(axis="index").set_caption(table.title)
+        style = (
+            table.texts.style.apply(lambda _: weights, axis=None)
+            .hide(axis="index")
+            .set_caption(html.escape(table.title))
+        )
         style.format(escape="html")
         css_rules: list[Any] = [
             {"selector": "th, td", "props": "padding: 0.2em 0.7em; text-align: right; white-space: nowrap"},

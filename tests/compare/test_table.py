@@ -17,14 +17,14 @@ CURVE = [
 ]
 
 
-def row(method: str, *r_means: float, without: int = -1) -> Row:
+def row(method: str, *r_means: float, without: int = -1, data: str = "data") -> Row:
     """A row of sets with these scores in every metric; `without` is one that failed."""
     sets = [
         MadeSet(number, [dict.fromkeys(METRICS, value)] * 2, 8, 3.0, 5.0, 2**20, 1234, 5000, f"set/{number}", (), CURVE)
         for number, value in enumerate(r_means)
         if number != without
     ]
-    return Row(plan_of(Config(), method, "data", 9, "", {}), sets, (1.0, 99.0))
+    return Row(plan_of(Config(), method, data, 9, "", {}), sets, (1.0, 99.0))
 
 
 def written(folder: Path, *rows: Row) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
@@ -84,9 +84,11 @@ def test_budgets_and_the_rise_stand_in_every_row(tmp_path: Path) -> None:
     assert len(list(csv.DictReader((tmp_path / "curves.csv").open()))) == 8
 
 
-def test_a_reason_is_text_in_the_page(tmp_path: Path) -> None:
-    reason = "DataError: <b>a&b</b>.jpg is unreadable"
-    write_comparison([row("lors", 30.0, 31.0)], {"repblend, data, 10 pairs, set 0": reason}, tmp_path)
+def test_names_and_reasons_are_text_in_the_page(tmp_path: Path) -> None:
+    reason, name = "DataError: <b>a&b</b>.jpg is unreadable", "<script>alert(1)</script>"
+    write_comparison([row("lors", 30.0, 31.0, data=name)], {"repblend, data, 10 pairs, set 0": reason}, tmp_path)
     page = (tmp_path / "compare.html").read_text()
+    assert "<script>" not in page
+    assert "<caption>&lt;script&gt;alert(1)&lt;/script&gt;, 10 pairs</caption>" in page
     assert "failed, DataError: &lt;b&gt;a&amp;b&lt;/b&gt;.jpg is unreadable</li>" in page
     assert reason in (tmp_path / "compare.md").read_text()
