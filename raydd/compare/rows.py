@@ -149,9 +149,12 @@ def _distilled_set(work: Workbench[Any], number: int, students: Sequence[Mapping
 
 
 def _collapse_points(records: Sequence[Record]) -> list[dict[str, float]]:
-    """Return the collapse measures over the steps of all phases, with steps counted across phases."""
-    points, steps_before = [], 0.0
+    """Return the collapse measures over the steps of all phases, with steps counted across phases.
+
+    Where one phase ends and the next begins, the measures are those of the next.
+    """
+    points: dict[float, dict[str, float]] = {}
     for record in records:
-        points += [point | {"step": steps_before + point["step"]} for point in collapse_over_steps(record)]
-        steps_before = points[-1]["step"] if points else 0.0
-    return points
+        steps_before = max(points, default=0.0)
+        points |= {steps_before + point["step"]: point for point in collapse_over_steps(record)}
+    return [point | {"step": step} for step, point in points.items()]
