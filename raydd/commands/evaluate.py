@@ -8,6 +8,7 @@ another data set. With --outside, a set made by other code is scored in the same
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from raydd.commands import run
 from raydd.errors import ConfigError
@@ -40,7 +41,9 @@ def main(options: Options) -> int:
     from raydd.export.scoring import score_foreign, score_set
     from raydd.place import open_store, use_threads
     from raydd.sets.foreign import read_foreign
+    from raydd.sets.provenance import selection_rule
     from raydd.sets.read import open_set, store_of
+    from raydd.settings import flatten
     from raydd.terminal.progress import progress_on
     from raydd.terminal.text import count_of, scores_table, students_in_words
 
@@ -64,7 +67,12 @@ def main(options: Options) -> int:
         console.print(scores_table(tables["classes"], title, METRICS))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        result = {**tables, "row": scores.row.as_json(), "made": {"raydd": code_version()}}
+        made: dict[str, Any] = {"raydd": code_version()}
+        unread = ("place.", "distill.", "pixels.")  # of a set that other code distilled
+        if not foreign_set:
+            made["selection"], unread = selection_rule(config), ("place.",)
+        made["settings"] = {name: value for name, value in flatten(config).items() if not name.startswith(unread)}
+        result = {**tables, "row": scores.row.as_json(), "made": made}
         options.json.write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
         console.print(f"scores: {options.json}", soft_wrap=True)
     return 0

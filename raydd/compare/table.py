@@ -205,6 +205,7 @@ def _csv_rows(rows: Sequence[Row]) -> pd.DataFrame:
             "method": plan.method,
             "variant": plan.variant,
             "made by": "raydd",
+            "table by raydd": code_version(),
             "protocol": trains(plan.config),
             "students": plan.config.compare.choice,
             "image encoder": plan.config.encoders.image,
@@ -243,11 +244,14 @@ def _csv_rows(rows: Sequence[Row]) -> pd.DataFrame:
 
 def _footnotes(rows: Sequence[Row]) -> list[str]:
     splits = {row.plan.config.evaluate.split for row in rows}
+    encoders = {f"{row.plan.config.encoders.image}, {row.plan.config.encoders.text}" for row in rows}
+    protocols = {trains(row.plan.config) for row in rows}
     students = {len(made_set.students) for row in rows for made_set in row.sets}
     notes = [
         f"Percent on {' and '.join(sorted(splits))}: mean ± standard deviation over the sets of a row. The score of a "
         f"set is the mean over its {' or '.join(map(str, sorted(students)))} students. Rows of one set have no ±. "
         "Bold: the best of its column.",
+        f"Encoders: {'; '.join(sorted(encoders))}. Protocol of our rows: {'; '.join(sorted(protocols))}.",
         f"95 %: interval of r_mean, by a bootstrap of {RESAMPLES} resamples over sets, students and images of the "
         "split. For rows of one set it does not include the variation between sets.",
         f"{LIKE}: not significantly below the best (t-test over the sets that both rows have, paired by their seed, "

@@ -112,6 +112,11 @@ def _provenance_lines(opened: OpenedSet, licence: str) -> Sequence[str]:
         for name in _SHOWN_SETTINGS
         if f"distill.{name}" in provenance.settings
     ]
+    recipe = [
+        f"{name.removeprefix('students.')} {value}"
+        for name, value in provenance.settings.items()
+        if name.startswith("students.")
+    ]
     image, text = provenance.encoders.image.name, provenance.encoders.text.name
     return (
         f"data: {provenance.data.name}, fingerprint {provenance.data.fingerprint}",
@@ -122,6 +127,7 @@ def _provenance_lines(opened: OpenedSet, licence: str) -> Sequence[str]:
         f"width of the shared space: {provenance.width}, temperature {provenance.temperature}",
         f"students' learning rates: {synthetic.rate_image:.6g} ({provenance.trained.image_side}), "
         f"{synthetic.rate_text:.6g} (text head); loss: {provenance.loss}",
+        f"students' recipe: {', '.join(recipe)}",
         f"size of what students train on: {provenance.stored_bytes / 1000:.0f} kB",
         f"made by raydd {provenance.raydd} on {opened.made}, record {opened.fingerprint}",
     )

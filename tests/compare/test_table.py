@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from raydd.code_version import code_version
 from raydd.compare.plans import plan_of
 from raydd.compare.rows import MadeSet, Row
 from raydd.compare.table import write_comparison
@@ -82,6 +83,14 @@ def test_budgets_and_the_rise_stand_in_every_row(tmp_path: Path) -> None:
     }
     assert np.isclose(float(records["lors"]["r_mean low"]), 1)
     assert len(list(csv.DictReader((tmp_path / "curves.csv").open()))) == 8
+
+
+def test_a_table_says_with_what_it_was_made(tmp_path: Path) -> None:
+    _, records = written(tmp_path, row("lors", 30.0, 31.0))
+    said = "Encoders: efficientnet-lite0, minilm. Protocol of our rows: both encoders frozen, both heads trained."
+    assert said in (tmp_path / "compare.md").read_text()
+    assert said in (tmp_path / "compare.html").read_text()
+    assert records["lors"]["table by raydd"] == code_version()
 
 
 def test_names_and_reasons_are_text_in_the_page(tmp_path: Path) -> None:
