@@ -255,8 +255,8 @@ def _footnotes(rows: Sequence[Row]) -> list[str]:
         f"95 %: interval of r_mean, by a bootstrap of {RESAMPLES} resamples over sets, students and images of the "
         "split. For rows of one set it does not include the variation between sets.",
         f"{LIKE}: not significantly below the best (t-test over the sets that both rows have, paired by their seed, "
-        f"Holm's correction, p ≥ {LEVEL}). {UNTESTED}: not tested, since the row has fewer than two sets in common "
-        "with the best. Rows of one set are not tested either.",
+        f"Holm's correction over all pairs of rows, p ≥ {LEVEL}). {UNTESTED}: not tested, since the row has fewer than "
+        "two sets in common with the best. Rows of one set are not tested either.",
         f"rise: val r_mean in the last quarter of a distillation's checks minus val r_mean in the quarter before, mean "
         f"over sets. {RISING}: the rise is above 0 (one-sided t-test over sets, p < {LEVEL}), so more steps may give "
         "more. A cosine schedule ends flat regardless of the number of steps.",

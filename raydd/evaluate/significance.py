@@ -4,6 +4,7 @@ Also the rank correlation of two scores of the same things.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 from scipy.stats import spearmanr, ttest_1samp, ttest_rel
@@ -14,21 +15,24 @@ LEVEL = 0.05  # a difference with a smaller p counts as significant
 def p_values_against_best(rows: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
     """Return the p value of each row against the row with the best mean, which is left out itself.
 
-    The seed of set s decides its start pairs and the order of experts, alike in every row. So each row is compared with
-    the best row by a paired test, over the sets that both have. p is two-sided and corrected after Holm (1979). A row
-    that is not below the best row on these sets has p = 1. A row with fewer than two sets in common has no p.
+    The seed of set s decides its start pairs and the order of experts, alike in every row. So rows are compared by a
+    paired test, over the sets that both have. p is two-sided, and corrected after Holm (1979) over all pairs of rows:
+    the scores that are tested also choose the best row, which may be any of them. Corrected over the tests against the
+    best row alone, 13 of 100 tables of twelve equal rows would call one of them worse. A row that is not below the best
+    row on their common sets has p = 1. A row with fewer than two sets in common has no p.
 
     Args:
         rows: each row's scores by set number; higher is better.
     """
-    best = max(rows, key=lambda name: float(np.mean(list(rows[name].values()))))
+    best, *others = sorted(rows, key=lambda name: float(np.mean(list(rows[name].values()))), reverse=True)
     p_values = {}
-    for name in rows:
-        common_sets = sorted(rows[name].keys() & rows[best].keys())
-        if name != best and len(common_sets) > 1:
-            best_scores, row_scores = ([rows[row][number] for number in common_sets] for row in (best, name))
-            p_values[name] = paired_p(best_scores, row_scores) if np.mean(best_scores) > np.mean(row_scores) else 1.0
-    return _correct_by_holm(p_values)
+    for better, worse in combinations((best, *others), 2):
+        common_sets = sorted(rows[better].keys() & rows[worse].keys())
+        if len(common_sets) > 1:
+            scores = [[rows[name][number] for number in common_sets] for name in (better, worse)]
+            p_values[better, worse] = paired_p(*scores) if np.mean(scores[0]) > np.mean(scores[1]) else 1.0
+    corrected = _correct_by_holm(p_values)
+    return {name: corrected[best, name] for name in others if (best, name) in corrected}
 
 
 def paired_p(first_scores: Sequence[float], second_scores: Sequence[float]) -> float:
@@ -55,9 +59,9 @@ def spearman(first_scores: Sequence[float], second_scores: Sequence[float]) -> f
     return float(spearmanr(first_scores, second_scores)[0])  # type: ignore[arg-type]
 
 
-def _correct_by_holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def _correct_by_holm(p_values: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
     corrected, largest = {}, 0.0
-    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
-        largest = max(largest, min(1.0, p_values[name] * (len(p_values) - rank)))
-        corrected[name] = largest
+    for rank, pair in enumerate(sorted(p_values, key=lambda pair: p_values[pair])):
+        largest = max(largest, min(1.0, p_values[pair] * (len(p_values) - rank)))
+        corrected[pair] = largest
     return corrected
