@@ -18,6 +18,7 @@ _LICENCES = {
     "coco": ("other", "COCO: annotations CC BY 4.0; the photographs are their owners', under Flickr's terms."),
     "cc3m": ("other", "CC3M: captions free to use with acknowledgement of Google; the photographs are their owners'."),
 }
+TAG = "raydd"  # a tag of every card, by which raydd knows its own cards
 _UNKNOWN = ("unknown", "Unknown. Ask the owner of the data before you pass this set on.")
 _SHOWN_SETTINGS = ("method", "images", "steps", "blend", "similarity", "rank", "loss", "target_epochs", "student_steps")
 
@@ -59,7 +60,7 @@ def card(
         "pretty_name": visible(f"{count} synthetic image-text pairs distilled from {provenance.data.name}"),
         "license": licence_id,
         "language": ["en"],
-        "tags": ["dataset-distillation", "image-text-retrieval", "synthetic", "raydd"],
+        "tags": ["dataset-distillation", "image-text-retrieval", "synthetic", TAG],
         "size_categories": ["n<1K"],
         **(metadata or {}),
     }

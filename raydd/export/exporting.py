@@ -6,7 +6,7 @@ from typing import Any
 
 from raydd.config import Config
 from raydd.errors import ConfigError
-from raydd.export.cards import card
+from raydd.export.cards import TAG, card
 from raydd.export.formats import IMAGES, PARQUET, SHARD, write_hugging_face, write_plain, write_webdataset
 from raydd.export.heads import reading_code, write_onnx, write_student
 from raydd.export.hub import check_section, require_scorable, write_description
@@ -51,9 +51,10 @@ def export_set(
 
     Raises:
         RecordError: the folder is not a synthetic set.
-        ConfigError: head, onnx or hub is requested, and the settings name other encoders than the set was made with;
-            or the set cannot be scored from its files.
+        ConfigError: `into` has a README.md that is no data card of raydd's; head, onnx or hub is requested, and the
+            settings name other encoders than the set was made with; or the set cannot be scored from its files.
     """
+    _require_own_card(into)
     opened = open_set(folder)
     metadata, code, check = dict[str, Any](), "", ""
     if to == "hub":
@@ -87,6 +88,14 @@ def export_set(
     )
     (into / CARD).write_text(text, encoding="utf-8")
     return {**files, CARD: "the data card"}
+
+
+def _require_own_card(folder: Path) -> None:
+    """Refuse a folder with a README.md that is no data card of raydd's, since the export would replace it."""
+    file = folder / CARD
+    header = file.read_text(encoding="utf-8", errors="replace").split("\n---\n")[0] if file.exists() else ""
+    if file.exists() and not (header.startswith("---\n") and f"\n- {TAG}\n" in header):
+        raise ConfigError(f"{file} is no data card of raydd's, and would be replaced. Give another folder.")
 
 
 _ADVICE = {

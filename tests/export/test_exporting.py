@@ -158,6 +158,18 @@ def test_a_copied_set_is_exported_without_its_store(tmp_path: Path, opened: Open
     assert "None are known" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("readme", ["# My project\n", "---\nlicense: mit\n---\n\n- raydd\n", "# Mine\n- raydd\n"])
+def test_a_readme_of_the_user_s_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str], readme: str):
+    (tmp_path / "README.md").write_text(readme)
+    asked = ["export", "--set", str(made_set("features").folder), "--to", "png", str(tmp_path), *ENCODERS]
+    assert main(asked) == 2
+    assert f"{tmp_path / 'README.md'} is no data card of raydd's" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == readme
+    (tmp_path / "README.md").unlink()
+    assert [main(asked), main(asked)] == [0, 0]  # its own card is replaced
+
+
 def test_a_set_of_features_has_no_pictures(tmp_path: Path):
     made = made_set("features")
     for to in ("hf", "png", "webdataset"):
