@@ -27,11 +27,13 @@ def comparison_page(folder: Path) -> Page:
     """Return the page of a comparison, which may still be running.
 
     Raises:
-        RecordError: there is no comparison in the folder.
+        RecordError: there is no comparison in the folder, or it has no row yet.
     """
     file = folder / FILES[1]
     if not file.is_file():
         raise RecordError(f"There is no comparison in {folder}. Check compare.name, or run `raydd compare`.")
+    if not file.read_bytes().strip():  # its first sets have failed
+        raise RecordError(f"The comparison in {folder} has no row yet. {folder / FILES[0]} says what failed.")
     rows = _read_table(file)
     ours = [row for row in rows if row["made by"] == "raydd"]
     best = max((row for row in ours if row["budget"]), key=lambda row: row["r_mean"], default=None)

@@ -56,7 +56,7 @@ def write_comparison(rows: Sequence[Row], failed: dict[str, str], folder: Path) 
     """
     folder.mkdir(parents=True, exist_ok=True)
     tables = [_build_table(rows, data, pairs) for data, pairs in _data_and_budgets(rows)]
-    notes = [*_footnotes(rows), *(f"{name}: failed, {reason}" for name, reason in failed.items())]
+    notes = [*(_footnotes(rows) if rows else []), *(f"{name}: failed, {reason}" for name, reason in failed.items())]
     contents = _to_markdown(tables, notes), _csv_rows(rows).to_csv(index=False), _to_html(tables, notes)
     paths = [folder / name for name in FILES]
     for path, content in zip(paths, contents, strict=True):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from raydd.compare.page import comparison_page
+from raydd.compare.table import write_comparison
 from raydd.errors import RecordError
 from raydd.report.page import METRICS, render
 
@@ -114,6 +115,15 @@ def test_a_curve_runs_through_its_steps_though_a_set_lacks_a_check(folder: Path)
     assert steps.summary == "At the end, b: 23.0 after 3, a: 21.0 after 1 distillation steps."
     lines = [(line["name"], line["x"]) for line in json.loads(steps.figure)["data"]]
     assert lines == [("b", [1, 2, 3]), ("a", [1])]
+
+
+def test_a_comparison_whose_first_set_failed_is_named_with_the_file_that_says_why(tmp_path: Path):
+    write_comparison([], {"lors, data, 10 pairs, set 0": "NonFiniteError: loss is nan"}, tmp_path)
+    with pytest.raises(RecordError, match=r"has no row yet. .*compare.md says what failed"):
+        comparison_page(tmp_path)
+    assert (
+        tmp_path / "compare.md"
+    ).read_text() == "- lors, data, 10 pairs, set 0: failed, NonFiniteError: loss is nan\n"
 
 
 def test_what_was_never_compared_is_named(tmp_path: Path):
