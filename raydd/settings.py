@@ -30,6 +30,8 @@ _PATH_SETTINGS = (
     *("data.root", "data.images", "encoders.image_weights", "encoders.text_weights", "evaluate.classes"),
     *("evaluate.unseen", "compare.data", "place.home", "place.store"),
 )
+# Settings that say where a data set is; empty by default.
+_PLACE_OF_DATA = ("data.root", "data.name", "data.images", "data.image_column", "data.caption_column")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 # Old names of settings. Error messages give the new name, and old records are read with it.
@@ -138,10 +140,16 @@ def _expand(path: str, setting: str) -> str:
 def with_file(config: Config, file: str | Path) -> Config:
     """Return the config with settings replaced by those of a YAML file.
 
+    A file that names a reader, as `raydd init` writes it, describes a whole data set: it inherits no folder, name or
+    column. How captions, faults and splits are treated is inherited, so that data sets of one table are treated alike.
+
     Raises:
         ConfigError: as for `load`.
     """
-    return with_settings(config, _settings_in_file(file))
+    settings = _settings_in_file(file)
+    if "data.reader" in settings:
+        settings = {**dict.fromkeys(_PLACE_OF_DATA, ""), **settings}
+    return with_settings(config, settings)
 
 
 def flatten(config: Config) -> dict[str, Any]:

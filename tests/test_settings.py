@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raydd.config import Config, DistillConfig
+from raydd.config import Config, DataConfig, DistillConfig
 from raydd.distill.methods import METHODS
 from raydd.errors import ConfigError
 from raydd.presets import PRESETS
-from raydd.settings import flatten, load, to_yaml, with_settings
+from raydd.settings import flatten, load, to_yaml, with_file, with_settings
 
 settings = st.fixed_dictionaries(
     {},
@@ -50,6 +50,16 @@ def test_later_ones_win(tmp_path: Path):
     assert config.distill.rank == 5
     assert config.distill.pairs == 50
     assert config.distill.image_lr == PRESETS["repblend-coco-500"].settings["distill.image_lr"]
+
+
+def test_a_file_that_names_a_reader_inherits_nothing_of_another_data_set(tmp_path: Path):
+    data = {"reader": "csv", "root": "/a", "name": "mine", "images": "/a/img", "image_column": "file"}
+    config = load(settings={f"data.{name}": value for name, value in data.items()} | {"data.caption_words": 30})
+    file = tmp_path / "other.yaml"
+    file.write_text("data: {reader: txt, root: /b}\n")
+    assert with_file(config, file).data == DataConfig(reader="txt", root="/b", caption_words=30)
+    file.write_text("data: {root: /b}\n")
+    assert with_file(config, file).data == replace(config.data, root="/b")
 
 
 def test_a_method_gives_defaults_that_a_user_overrides(monkeypatch: pytest.MonkeyPatch):
