@@ -68,7 +68,7 @@ def given_settings(
     Raises:
         ConfigError: an unknown preset, or a file that is missing or not YAML.
     """
-    return {**_preset_settings(preset), **(_settings_in_file(file) if file else {}), **(settings or {})}
+    return {**_preset_settings(preset), **({} if file is None else _settings_in_file(file)), **(settings or {})}
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
@@ -191,7 +191,7 @@ def read_yaml(path: str | Path, kind: str = "settings file") -> Any:
     try:
         return yaml.load(_read_text(Path(path)), Loader=_UniqueKeyLoader)
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise ConfigError(f"The {kind} {path} cannot be read ({error}). Check the path.") from error
+        raise ConfigError(f"The {kind} {path or repr(path)} cannot be read ({error}). Check the path.") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}. Correct it.") from error
     except RecursionError as error:

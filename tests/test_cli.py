@@ -218,6 +218,7 @@ def test_a_wrong_command_is_answered_with_the_nearest(capsys: pytest.CaptureFixt
         (["--distill.method", "repblent"], "Did you mean 'repblend'?"),
         (["--experts.loss", "infonse"], "Did you mean 'infonce'?"),
         (["--preset", "repblend-flickr30k"], "Did you mean 'repblend-flickr30k-"),
+        (["--config", ""], "raydd: The settings file '' cannot be read"),
         (["--config", "no.yaml"], "raydd: The settings file no.yaml cannot be read"),
         (["--config"], "raydd: --config: expected one argument. See `raydd run --help`."),
         (["pairs"], "Unrecognized options: pairs"),
@@ -225,6 +226,24 @@ def test_a_wrong_command_is_answered_with_the_nearest(capsys: pytest.CaptureFixt
 )
 def test_a_mistake_in_the_flags_is_told_shortly(arguments: list, said: str, capsys: pytest.CaptureFixture[str]):
     assert said in refusal(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("report --film -3", "--film is -3, but must be 0 or more."),
+        ("search dogs --count -45", "--count is -45, but must be 1 or more."),
+        ("features --workers -1", "--workers is -1, but must be 0 or more."),
+        ("experts --workers -1", "--workers is -1, but must be 0 or more."),
+        ("search", "QUERY is missing. Give a text, or the path of an image."),
+    ],
+)
+def test_a_wrong_option_is_refused_before_any_work(
+    arguments: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main([*arguments.split(), "--place.home", str(tmp_path / "home")]) == 2
+    assert capsys.readouterr().err == f"raydd: {said}\n"
+    assert not (tmp_path / "home").exists()
 
 
 @pytest.mark.parametrize(

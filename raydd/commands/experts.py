@@ -6,6 +6,7 @@ from typing import Literal
 from rich.filesize import decimal
 
 from raydd import cli
+from raydd.ranges import require
 from raydd.terminal.console import open_console
 
 
@@ -26,6 +27,7 @@ def main(options: Options) -> int:
     from raydd.terminal.progress import progress_on
 
     config = options.settings
+    require(options.workers >= 0, "--workers", options.workers, "0 or more")
     if not config.distill.reads_experts:
         open_console().print(
             f"distill.objective {config.distill.objective} needs no experts: there is nothing to train."

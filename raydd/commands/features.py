@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raydd import cli
+from raydd.ranges import require
 from raydd.terminal.console import open_console
 
 
@@ -25,6 +26,7 @@ def main(options: Options) -> int:
     from raydd.terminal.progress import progress_on
 
     config = options.settings
+    require(options.workers >= 0, "--workers", options.workers, "0 or more")
     use_threads(config.place)
     store, console = open_store(config.place), open_console()
     with contextlib.ExitStack() as stack:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from raydd import cli
 from raydd.plain_files import require_writable
 from raydd.progress import Progress
+from raydd.ranges import require
 from raydd.terminal.console import open_console
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ class Options(cli.Options):
     comparison: str = ""
     """Name of a comparison by `raydd compare` (`compare.name`) to show instead."""
     film: int = 0
-    """Number of frames of a film of the distillation, which is repeated on features for it (0: no film)."""
+    """Most frames, after the one of the start, of a film of the distillation, which is repeated on features for it (0:
+    no film)."""
     out: Path | None = None
     """File to write; if left out, reports/NAME.html in `place.home`."""
     map: Literal["pca", "umap"] = "pca"
@@ -41,6 +43,7 @@ def main(options: Options) -> int:
     from raydd.report.page import write_page
     from raydd.terminal.progress import progress_on
 
+    require(options.film >= 0, "--film", options.film, "0 or more")
     if options.out:
         require_writable(options.out, "--out")
     use_threads(options.settings.place)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from raydd import cli
 from raydd.errors import ConfigError
+from raydd.ranges import require
 from raydd.terminal.console import open_console
 
 
@@ -17,7 +18,7 @@ from raydd.terminal.console import open_console
 class Options(cli.Options):
     """The query, and where to search."""
 
-    query: tyro.conf.Positional[str] = field(default="a dog that runs")
+    query: tyro.conf.Positional[str] = field(default="")
     """A text, or the path of an image."""
     set: Path | None = None
     """Folder of the synthetic set, as `raydd run` prints it at its end."""
@@ -29,6 +30,9 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """Print the nearest photographs."""
+    if not options.query:
+        raise ConfigError("QUERY is missing. Give a text, or the path of an image.")
+    require(options.count > 0, "--count", options.count, "1 or more")
     if not options.set:
         raise ConfigError("--set is missing. Give the folder of a synthetic set, as `raydd run` prints it at its end.")
     from raydd.export.searching import search

@@ -1,5 +1,6 @@
 """The parts of the page that show one synthetic set: gallery, similarity matrix, embedding maps, collapse measures."""
 
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class PageOptions:
     plane: Literal["pca", "umap"] = "pca"
     """Projection of the embedding maps to two dimensions."""
     frames: int = 0
-    """Number of frames of the film; 0: no film."""
+    """Most frames of the film after the one of the start; 0: no film."""
 
 
 def set_parts(opened: OpenedSet, work: Workbench[Any], page_options: PageOptions) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def distilled_again(work: Workbench[Any], networks: Any, frames: int) -> list[Em
         work: workbench of the settings that made the set; its store has the features and the experts, and is not
             written to.
         networks: networks of an expert, which embed the pairs.
-        frames: number of states.
+        frames: the most states to return; they are equally far apart.
 
     Raises:
         ConfigError: the store is a bucket, whose records cannot be linked into a temporary store.
@@ -104,7 +105,7 @@ def distilled_again(work: Workbench[Any], networks: Any, frames: int) -> list[Em
             if stage_folder.name not in _RECOMPUTED_STAGES:
                 (Path(scratch) / stage_folder.name).symlink_to(stage_folder)
         rerun = open_workbench(config, Store(scratch, Path(scratch) / "cache"), work.progress, work.opened)
-        points = stages.distill(rerun, every=max(1, config.distill.steps // frames))
+        points = stages.distill(rerun, every=math.ceil(config.distill.steps / frames))
         return [rerun.embed(networks, point.synthetic) for point in points]
 
 

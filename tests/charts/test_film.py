@@ -19,6 +19,7 @@ def test_the_film_ends_with_the_set_and_leaves_the_store_as_it_was():
     assert heads
     states = distilled_again(work, heads, 3)
     assert len(states) == 3
+    assert len(distilled_again(work, heads, 4)) == 3  # six steps are not a multiple of four
     assert np.allclose(states[-1][0], embed(heads[0], opened.synthetic.image_features))
     assert made.store.names("synthetic") == before
     opened_film = Image.open(io.BytesIO(film(states)))
