@@ -16,6 +16,7 @@ from raydd.compare.rows import Row
 from raydd.compare.table import write_comparison
 from raydd.compare.tuned_rows import tune
 from raydd.config import Config
+from raydd.errors import ConfigError
 from raydd.place import home, open_store
 from raydd.progress import silent
 from raydd.protocols import Opened, Workbench, open_workbench
@@ -55,7 +56,11 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
             works = [open_workbench(base, store, progress, opened) for base in bases.values()]
             for work, name in zip(works, bases, strict=True):
                 budgets = [plan.config.distill.pairs for plan in planned if plan.data == name and plan.kind != FULL]
-                work.require_enough_pairs(max(budgets, default=1))
+                if (most := max(budgets, default=1)) > len(work.data.train):
+                    raise ConfigError(
+                        f"compare.pairs asks for {most} pairs (one more where no similarity matrix is learned), but "
+                        f"train of {name} has {len(work.data.train)} images. Lower compare.pairs."
+                    )
             prepared = [work.is_prepared for work in works]
             if not dry_run:
                 stack.enter_context(cluster(address, home(config.place)))

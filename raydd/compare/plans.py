@@ -8,9 +8,9 @@ from typing import Any
 from raydd.cluster.gpus import wanted_gpus
 from raydd.cluster.worker_settings import settled
 from raydd.config import Config
-from raydd.distill.methods import find_method
+from raydd.distill.methods import METHODS, find_method
 from raydd.distill.selections import SELECTIONS
-from raydd.errors import ConfigError
+from raydd.errors import ConfigError, nearest, shown
 from raydd.presets import PRESETS
 from raydd.protocols import can_select, trial_settings
 from raydd.ranges import as_name
@@ -68,6 +68,7 @@ def configs_by_data(config: Config, address: str) -> dict[str, Config]:
     configs = {file: with_file(config, file) for file in dict.fromkeys(config.compare.data)} or {"": config}
     bases, files = {}, {}
     for file, base in configs.items():
+        _require_known(base.compare.methods)
         _require_distinct(base.compare.methods)
         name, settings = base.data.name or base.data.reader, {}
         if "distill.images" not in trial_settings(base):  # a trial would take as long as a row itself
@@ -81,6 +82,21 @@ def configs_by_data(config: Config, address: str) -> dict[str, Config]:
         resolved = with_settings(base, {**settings, "sweep.gpus": wanted_gpus(base, address)})
         bases[name] = settled(resolved, cpus=base.sweep.cpus, gpus=resolved.sweep.gpu_share)
     return bases
+
+
+def _require_known(methods: Sequence[str]) -> None:
+    """Refuse a name that is none of raydd's and names no code of the user's.
+
+    Raises:
+        ConfigError: there is no such selection, method or preset.
+    """
+    known = (*SELECTIONS, FULL, *METHODS, *PRESETS)
+    for method in methods:
+        if method not in known and ":" not in method:
+            raise ConfigError(
+                f"compare.methods has {shown(method)}, which is unknown. {nearest(method, known)} Name your own as "
+                "module:NAME or FILE.py:NAME."
+            )
 
 
 def _require_distinct(methods: Sequence[str]) -> None:

@@ -123,10 +123,23 @@ def test_the_plan_is_shown_without_any_work(config: Config, tmp_path: Path) -> N
     assert not (tmp_path / "home" / "store" / "features").exists()
 
 
-def test_a_wrong_row_is_told_before_any_work(config: Config) -> None:
-    config = with_settings(config, {"compare.methods": ("random", "repblent")})
-    with pytest.raises(ConfigError, match="Did you mean 'repblend'"):
-        run_comparison(config, "local", dry_run=False, console=quiet())
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (
+            {"compare.methods": ("random", "repblent")},
+            "compare.methods has 'repblent', which is unknown. Did you mean ",
+        ),
+        (
+            {"compare.methods": ("hearding",)},
+            "compare.methods has 'hearding', which is unknown. Did you mean 'herding'",
+        ),
+        ({"compare.pairs": (13,)}, "compare.pairs asks for 14 pairs (one more where no similarity matrix is learned)"),
+    ],
+)
+def test_a_wrong_row_is_told_before_any_work(config: Config, wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        run_comparison(with_settings(config, wrong), "local", dry_run=False, console=quiet())
 
 
 def test_two_settings_of_one_data_set_are_refused_before_any_work(config: Config, tmp_path: Path) -> None:
