@@ -59,7 +59,7 @@ def write_hugging_face(opened: OpenedSet, folder: Path) -> dict[str, str]:
 
 
 def write_webdataset(opened: OpenedSet, folder: Path) -> dict[str, str]:
-    """Write one tar shard; return it with its description.
+    """Write one tar shard, and the tensors; return the files with their descriptions.
 
     The shard has for each pair its PNG (if there are pixels), the nearest caption, features, its row of the similarity
     matrix, and a JSON with start pair and captions.
@@ -70,7 +70,8 @@ def write_webdataset(opened: OpenedSet, folder: Path) -> dict[str, str]:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             shard.addfile(member, io.BytesIO(content))
-    return {SHARD: "the pairs: " + ", ".join(name for name, _ in _shard_members(opened) if name.startswith("000000."))}
+    members = ", ".join(name for name, _ in _shard_members(opened) if name.startswith("000000."))
+    return {SHARD: f"the pairs: {members}", **_write_tensors(opened, folder)}
 
 
 def write_plain(opened: OpenedSet, folder: Path) -> dict[str, str]:
@@ -91,7 +92,10 @@ def write_plain(opened: OpenedSet, folder: Path) -> dict[str, str]:
 def _write_tensors(opened: OpenedSet, folder: Path) -> dict[str, str]:
     name = "synthetic.safetensors"
     (folder / name).write_bytes(opened.record.read(name))
-    return {name: "the pairs as tensors, with the factors of the similarity matrix and the students' learning rates"}
+    content = "the pairs as tensors, with the factors of the similarity matrix and the students' learning rates"
+    if opened.synthetic.image_centre is not None:
+        content += "; students subtract `image_centre` from all image features"
+    return {name: content}
 
 
 def _shard_members(opened: OpenedSet) -> Iterator[tuple[str, bytes]]:

@@ -10,6 +10,7 @@ import torch
 import yaml
 from made_sets import ENCODERS, flags, made_set
 from PIL import Image
+from safetensors.torch import load_file
 from written_sets import folder_of, saved
 
 import raydd
@@ -168,6 +169,18 @@ def test_a_readme_of_the_user_s_is_not_replaced(tmp_path: Path, capsys: pytest.C
     assert (tmp_path / "README.md").read_text() == readme
     (tmp_path / "README.md").unlink()
     assert [main(asked), main(asked)] == [0, 0]  # its own card is replaced
+
+
+@pytest.mark.parametrize("to", ["hf", "webdataset", "png"])
+@pytest.mark.parametrize("centre", [True, False])
+def test_what_students_need_beside_the_pairs_is_there_and_told(tmp_path: Path, to: str, centre: bool):
+    made = made_set("features", centre=centre)
+    assert main(["export", "--set", str(made.folder), "--to", to, str(tmp_path), *ENCODERS]) == 0
+    tensors = load_file(tmp_path / "synthetic.safetensors")
+    assert {"rates", "similarity.left"} < set(tensors)
+    assert ("image_centre" in tensors) == centre
+    told = "students subtract `image_centre` from all image features"
+    assert (told in (tmp_path / "README.md").read_text()) == centre
 
 
 def test_a_set_of_features_has_no_pictures(tmp_path: Path):
