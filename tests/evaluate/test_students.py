@@ -74,8 +74,12 @@ def test_students_train_on_the_loss_s_learned_parameters(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("batch_size", [8, 30])
 @pytest.mark.parametrize("loss", ["infonce", "wbce"])
-def test_an_epoch_waits_for_nothing_and_copies_its_minibatches_once(batch_size: int, loss: str) -> None:
-    given, recipe = replace(pairs(30), loss=loss), StudentsConfig(epochs=2, batch_size=batch_size)
+@pytest.mark.parametrize("weight_decay", [5e-3, 60.0])  # with the larger one, each step begins anew
+def test_an_epoch_waits_for_nothing_and_copies_its_minibatches_once(
+    batch_size: int, loss: str, weight_decay: float
+) -> None:
+    given = replace(pairs(30), loss=loss)
+    recipe = StudentsConfig(epochs=2, batch_size=batch_size, weight_decay=weight_decay)
     with as_on_gpu():
         run = StudentsRun(given, recipe, width=11, temperature=0.1, seeds=[0, 1, 1], device="meta")
         seen = count_operations(run.train_epoch)
