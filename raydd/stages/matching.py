@@ -82,10 +82,11 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
                 raise news.error
             if point := course.after_steps():
                 yield point
-    except (Leave, GeneratorExit):  # raised here, while an expert is trained, or while the caller scores a point
+        last_point = course.finish()
+    except (Leave, GeneratorExit):  # by steps, experts and fits of learning rates, or while the caller scores a point
         course.save_checkpoint()
         raise
-    yield course.finish()
+    yield last_point
 
 
 def finished(phase: Phase) -> DistillPoint:
@@ -127,7 +128,7 @@ class Course:
         earlier = log.means_before(distillation.done, phase.every)
         last_point_step = int(earlier[-1]["step"]) if earlier else 0
         course = cls(phase, distillation, log, watch.read(), last_point_step, earlier)
-        if not distillation.done:
+        if not log.collapse:
             course._measure_collapse()
         return course
 
