@@ -406,16 +406,10 @@ class Workbench(ABC, Generic[Networks]):
         Collapse is measured in the space of the first expert's last snapshot, which is the same at every step. If the
         distillation reads no experts, it is measured with that expert's heads before their training.
         """
-        epoch = self.config.distill.expert_epochs[-1]
-        key = ("expert", self.experts_record.fingerprint, self.config.experts.seed, epoch)
-
-        def first_expert() -> Networks:
-            experts = self.open_experts()
-            self.ensure_expert(experts, 0)
-            return experts.snapshot(0, epoch)
-
+        experts, epoch = self.open_experts(), self.config.distill.expert_epochs[-1]
+        self.ensure_expert(experts, 0)
         similarities = encoder_similarities(pairs.image_features, pairs.text_features)
-        return collapse_measures(*self.embed(self.opened.once(key, first_expert), pairs)) | similarities
+        return collapse_measures(*self.embed(experts.snapshot(0, epoch), pairs)) | similarities
 
     def finished(self, snapshot: Networks) -> Networks:
         """Return an expert's snapshot as networks that `hits` scores, as it scores students."""

@@ -15,7 +15,7 @@ import raydd
 from raydd import stages
 from raydd.cluster.environment import prepare_environment
 from raydd.data import pairs
-from raydd.protocols import Opened, Workbench, base, heads, open_workbench
+from raydd.protocols import Opened, Workbench, base, changed, heads, open_workbench
 from raydd.settings import with_settings
 from raydd.store import Store
 
@@ -91,3 +91,13 @@ def test_a_trial_asks_no_reader_and_opens_each_part_once(calls: Counter[str], pr
         assert calls["open_data"] == calls["encode_texts"] == 1
         assert calls["open_features"] == calls["open_held_out"] == (1 if protocol == "heads" else 0)
         assert all(0 < calls[name] <= most for name, most in bounds.items())
+
+
+def test_trials_with_other_experts_leave_none_of_them_in_memory() -> None:
+    made = made_set()
+    work = raydd.open(with_settings(made.config, {"distill.objective": "covariance"}), made.store)
+    pairs, held = work.start(), list[int]()
+    for lr in (0.1, 0.2, 0.3):
+        changed(work, {"experts.lr": lr}).collapse(pairs)
+        held.append(len(work.opened._values))
+    assert held == [held[0]] * 3
