@@ -11,21 +11,24 @@ pairs. Features are standardised by the mean and deviation of the real ones, so 
 Letters: N synthetic pairs, d and e widths of the image and the text encoder.
 """
 
+from functools import cached_property
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from raydd.distill.matching import LearnedPairs, StepLoss
-from raydd.distill.objectives.objective import AllPairsObjective, LossOfPairs, ObjectiveInputs
+from raydd.distill.objectives.objective import AllPairsObjective, LossOfPairs
 from raydd.distill.objectives.real_pairs import RealPairs, squared_means
 
 
 class CovarianceMatching(AllPairsObjective):
     """The squared distance of both cross-covariances, and of both means."""
 
-    def __init__(self, inputs: ObjectiveInputs) -> None:
-        super().__init__(inputs)
-        self._target = self.config.covariance_scale * cross_covariance_of(self.real).to(self.device)
+    @cached_property
+    def _target(self) -> Float[Tensor, "d e"]:
+        """The scaled cross-covariance of the real pairs, which the first step reads all of."""
+        return self.config.covariance_scale * cross_covariance_of(self.real).to(self.device)
 
     def draw(self, step: int) -> LossOfPairs:  # noqa: ARG002
         """Return the loss, which is the same in each step: nothing is drawn."""

@@ -14,14 +14,14 @@ experts nor students are trained.
 Letters: N synthetic pairs, d and e widths of the image and the text encoder.
 """
 
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from raydd.distill.matching import LearnedPairs, StepLoss
-from raydd.distill.objectives.objective import AllPairsObjective, LossOfPairs, ObjectiveInputs
+from raydd.distill.objectives.objective import AllPairsObjective, LossOfPairs
 from raydd.distill.objectives.real_pairs import RealPairs, squared_means
 from raydd.distill.objectives.ridge import penalised_solution
 
@@ -31,10 +31,11 @@ SUBSETS = 5  # largest number of subsets of captions, as published
 class ProjectorMatching(AllPairsObjective):
     """The relative squared distances of both projectors, and the means."""
 
-    def __init__(self, inputs: ObjectiveInputs) -> None:
-        super().__init__(inputs)
+    @cached_property
+    def _targets(self) -> list[tuple[Float[Tensor, "d e"], Float[Tensor, "e d"]]]:
+        """Both projectors of each subset of the real pairs, which the first step reads all of."""
         projectors = projectors_of(self.real, self.config.ridge_strength)
-        self._targets = [
+        return [
             (image_projector.to(self.device), text_projector.to(self.device))
             for image_projector, text_projector in projectors
         ]

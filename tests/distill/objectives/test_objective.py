@@ -13,6 +13,7 @@ from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts
 from raydd.distill.image_variables import LearnedFeatures
 from raydd.distill.matching import LearnedPairs
+from raydd.distill.objectives import RealPairs
 from raydd.errors import ConfigError
 
 WITHOUT_STUDENTS = ["covariance", "projector", "ridge", "distribution", "gradient"]
@@ -121,6 +122,27 @@ def test_a_step_takes_few_operations_and_waits_however_many_pairs_there_are(
         seen = count_operations(run.step)
         assert seen.total <= operations
         assert seen.waits.total() <= waits
+
+
+@pytest.mark.parametrize("objective", ["covariance", "projector"])
+def test_real_pairs_are_read_by_the_first_step(
+    train_split: Split, experts: Experts, objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A phase without steps, such as the pixels' after the features', does not read them."""
+    read, chunks_of = [], RealPairs.chunks_of
+
+    def noted(real: RealPairs, captions: Tensor) -> Any:
+        read.append(len(captions))
+        return chunks_of(real, captions)
+
+    monkeypatch.setattr(RealPairs, "chunks_of", noted)
+    run = begin(train_split, experts, objective=objective, **SMALL)
+    run.synthetic()
+    assert not read
+    run.step()
+    assert sum(read) == len(train_split.texts)
+    run.step()
+    assert sum(read) == len(train_split.texts)
 
 
 def test_an_objective_that_lacks_the_real_pairs_says_so(train_split: Split, experts: Experts) -> None:
