@@ -21,8 +21,10 @@ from raydd.distill.blending import draw_below
 from raydd.distill.draws import step_seed
 from raydd.distill.experts import Heads, contrastive_loss
 from raydd.distill.heads import Head, embed, on, to_sphere
+from raydd.distill.legs import Leg, Legs
 from raydd.distill.matching import LearnedPairs, StepLoss
 from raydd.distill.objectives.objective import AllPairsObjective, LossOfPairs, ObjectiveInputs
+from raydd.place import sent
 
 # As published.
 TEACHER_POSITION = 0.5  # position of the teacher between the expert's start (0) and the drawn epoch (1)
@@ -37,6 +39,7 @@ class DistributionMatching(AllPairsObjective):
     def __init__(self, inputs: ObjectiveInputs) -> None:
         super().__init__(inputs)
         self._experts, self._temperature = inputs.experts, inputs.temperature
+        self._legs = Legs.on(inputs.device)
 
     def expert(self, step: int) -> int:
         """Return the expert that becomes the step's teacher."""
@@ -49,17 +52,14 @@ class DistributionMatching(AllPairsObjective):
         """Return the loss under the step's teacher, on the step's minibatch of real pairs."""
         config, generator = self.config, self._generator(step)
         expert, epoch = draw_below(self._experts.count, generator), 1 + draw_below(config.target_epochs, generator)
-        teacher = interpolate_heads(
-            self._experts.snapshot(expert, 0), self._experts.snapshot(expert, epoch), TEACHER_POSITION
-        )
-        image, text = (on(head, self.device) for head in teacher)
-        images, texts = self.real.minibatch(config.real_minibatch, generator)
+        image, text = teacher(self._legs.get(self._experts, expert, 0, (epoch, epoch)))
+        images, texts = (sent(rows, self.device) for rows in self.real.minibatch(config.real_minibatch, generator))
         with torch.no_grad():
-            real_embeddings = embed(image, images.to(self.device)), embed(text, texts.to(self.device))
+            real_embeddings = embed(image, images), embed(text, texts)
         return partial(self._step_loss, (image, text), real_embeddings)
 
-    def _step_loss(self, teacher: Heads, real: tuple[Tensor, Tensor], pairs: LearnedPairs) -> StepLoss:
-        image, text = embed(on(teacher[0], pairs.images), pairs.images), embed(on(teacher[1], pairs.texts), pairs.texts)
+    def _step_loss(self, heads: Heads, real: tuple[Tensor, Tensor], pairs: LearnedPairs) -> StepLoss:
+        image, text = embed(on(heads[0], pairs.images), pairs.images), embed(on(heads[1], pairs.texts), pairs.texts)
         real = real[0].to(image), real[1].to(text)
         contrast = contrastive_loss(image @ text.T / self._temperature)
         agreement = discrepancy(to_sphere(image + text), to_sphere(real[0] + real[1]))
@@ -68,11 +68,11 @@ class DistributionMatching(AllPairsObjective):
         return StepLoss.of(contrast + WEIGHT * (agreement + difference), pairs, parts)
 
 
-def interpolate_heads(start: Heads, end: Heads, share: float) -> Heads:
-    """Return both heads at start + share (end - start)."""
+def teacher(leg: Leg) -> Heads:
+    """Return both heads of the expert at `TEACHER_POSITION` of the way from the leg's start to its target."""
     image, text = (
-        Head(*(start_part.lerp(end_part, share) for start_part, end_part in zip(*heads, strict=True)))
-        for heads in zip(start, end, strict=True)
+        Head(*(part - TEACHER_POSITION * delta for part, delta in zip(*sides, strict=True)))
+        for sides in zip(leg.start, leg.delta, strict=True)
     )
     return image, text
 

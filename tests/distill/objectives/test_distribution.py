@@ -7,8 +7,9 @@ import torch
 from small_distillations import begin
 from small_pairs import Split
 
-from raydd.distill.experts import Experts
-from raydd.distill.objectives.distribution import discrepancy, interpolate_heads
+from raydd.distill.experts import Experts, Heads
+from raydd.distill.legs import Leg
+from raydd.distill.objectives.distribution import discrepancy, teacher
 
 
 def test_the_discrepancy_is_the_root_of_three_means() -> None:
@@ -26,8 +27,24 @@ def test_the_discrepancy_is_the_root_of_three_means() -> None:
 
 def test_a_teacher_lies_between_an_experts_start_and_its_epoch(experts: Experts) -> None:
     start, end = experts.snapshot(1, 0), experts.snapshot(1, 2)
-    for half, one, other in zip(interpolate_heads(start, end, 0.5), start, end, strict=True):
+    for half, one, other in zip(teacher(Leg.between(start, end)), start, end, strict=True):
         torch.testing.assert_close(half.flat(), (one.flat() + other.flat()) / 2)
+
+
+def test_steps_read_an_expert_once(train_split: Split, experts: Experts, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, snapshot = [], Experts.snapshot
+
+    def noted(experts: Experts, expert: int, epoch: int) -> Heads:
+        read.append((expert, epoch))
+        return snapshot(experts, expert, epoch)
+
+    monkeypatch.setattr(Experts, "snapshot", noted)
+    run = begin(train_split, experts, objective="distribution", real_minibatch=64, steps=30)
+    for _ in range(30):
+        run.step()
+    ends = [one for one in read if one[1]]
+    assert sorted(ends) == [(expert, epoch) for expert in range(experts.count) for epoch in (1, 2)]
+    assert len(read) == 2 * len(ends)
 
 
 def test_real_pairs_themselves_are_nearer_than_shuffled_ones(train_split: Split, experts: Experts) -> None:
