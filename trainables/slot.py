@@ -223,15 +223,16 @@ class _Seat:
 class Desk:
     """Chooses the slot for each trial, and starts the slots. It is an actor with one thread."""
 
-    def __init__(self, base: Config, shared: Shared) -> None:
+    def __init__(self, base: Config, shared: Shared, held: Collection[str] = ()) -> None:
         """No slot is started yet.
 
         Args:
             base: settings that all trials share; a slot has `sweep.cpus` and `sweep.gpus` and runs `sweep.together`
                 trials.
             shared: what the driver gave to all its workers.
+            held: machines whose GPUs no slot gets, see `raydd.cluster.gpus.held`.
         """
-        self._base, self._shared = base, shared
+        self._base, self._shared, self._held = base, shared, held
         self._slots: list[Any] = []
         self._last_answers: dict[
             int, tuple[float, Any]
@@ -250,7 +251,7 @@ class Desk:
                 self.leave(old_errand)
         group = group_of(with_settings(self._base, {**trial["settings"], **trial_settings(self._base)}))
         sweep, seated = self._base.sweep, list(self._seats.values())
-        if len(self._slots) < max(1, slots_to_come(sweep.cpus, sweep.gpu_share)):
+        if len(self._slots) < max(1, slots_to_come(sweep.cpus, sweep.gpu_share, self._held)):
             self._slots.append(self._start_slot(len(self._slots)))
             slot = len(self._slots) - 1
         else:

@@ -7,14 +7,14 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-from ray._private.state import state as cluster_state
 from ray.exceptions import RayError
 
+from raydd.cluster.growth import growth
 from raydd.cluster.watched import ray_is_watched
 from raydd.errors import ConfigError, PlaceError
 from raydd.plain_files import private_folder
@@ -24,7 +24,6 @@ Item = TypeVar("Item")
 
 OBJECT_STORE_BYTES = 128 * 2**20  # small, since trials share data through files of the store, mapped into memory
 _SESSIONS = "s"  # folder inside the private folder; a short name, because of the limit below
-GPUS_HELD = set[str]()  # Ray's ids of machines whose GPUs get no trials, see `raydd.cluster.gpus.faulty_held`
 _interrupted = threading.Event()
 _LONGEST_FOLDER = 40  # characters; Ray puts sockets below the folder, whose paths may have at most 107
 
@@ -168,18 +167,19 @@ def forget_interrupt() -> None:
     _interrupted.clear()
 
 
-def slots(cpus: float, gpus: float) -> int:
+def slots(cpus: float, gpus: float, held: Collection[str] = ()) -> int:
     """Return how many trials of this size fit on the cluster now.
 
     Args:
         cpus: CPU cores of a trial.
         gpus: GPUs of a trial, or a share of one.
+        held: machines whose GPUs no trial gets, see `raydd.cluster.gpus.held`.
 
     Raises:
         ConfigError: not even one trial fits.
     """
     resources = ray.cluster_resources()
-    if not (room := slots_now(cpus, gpus)):
+    if not (room := slots_now(cpus, gpus, held)):
         raise ConfigError(
             f"A trial asks for {cpus:g} CPUs and {gpus:g} GPUs, but Ray has {resources.get('CPU', 0):g} CPUs and "
             f"{resources.get('GPU', 0):g} GPUs{_largest_machine()}. Lower sweep.cpus or sweep.gpus."
@@ -187,16 +187,21 @@ def slots(cpus: float, gpus: float) -> int:
     return room
 
 
-def slots_to_come(cpus: float, gpus: float) -> int:
-    """Return how many trials of this size may fit on the cluster, including machines that it may still start."""
-    # The largest size that the autoscaler allows; None without an autoscaler.
-    max_resources = cluster_state.get_max_resources_from_cluster_config() or {}
-    return max(slots_now(cpus, gpus), _count_fitting(max_resources, cpus, gpus))
+def slots_to_come(cpus: float, gpus: float, held: Collection[str] = ()) -> int:
+    """Return how many trials of this size may fit on the cluster, including machines that it may still start.
+
+    If it is unknown what may start, the answer is one more than fit now. Trials that wait for room are what makes a
+    cluster start machines, so it then grows step by step.
+    """
+    limit = growth()
+    room = sorted((_count_fitting(machine, cpus, gpus) for machine in limit.machines), reverse=True)
+    most = max(0, limit.most - len(held)) if gpus else limit.most
+    return max(slots_now(cpus, gpus, held) + limit.unknown, sum(room[:most]))
 
 
-def slots_now(cpus: float, gpus: float) -> int:
+def slots_now(cpus: float, gpus: float, held: Collection[str] = ()) -> int:
     """Return how many trials of this size fit on the machines that are running now; may be 0."""
-    nodes = [node for node in ray.nodes() if node["Alive"] and not (gpus and node.get("NodeID") in GPUS_HELD)]
+    nodes = [node for node in ray.nodes() if node["Alive"] and not (gpus and node.get("NodeID") in held)]
     return sum(_count_fitting(node["Resources"], cpus, gpus) for node in nodes)
 
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import ray
-from ray._private.state import state as cluster_state
 from ray.exceptions import GetTimeoutError, NodeDiedError, ObjectLostError, RayError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raydd.cluster.connect import GPUS_HELD
+from raydd.cluster.growth import growth
 from raydd.config import Config, PlaceConfig
 from raydd.errors import ConfigError
 from raydd.place import device_of, require_one_device
@@ -41,6 +40,7 @@ _LOST = (NodeDiedError, WorkerCrashedError, ObjectLostError)  # errors of a task
 _AGAIN_SECONDS = 1.0  # between losing one machine and asking for the next
 _RAY_PARTS = 10_000  # Ray rounds shares of a GPU to this many parts
 _cards_by_node: dict[str, Cards] = {}  # by Ray's id of the machine; a machine's GPUs do not change
+_holders: dict[str, Any] = {}  # by Ray's id of the machine: the actor that holds its GPUs
 
 
 def gpus_now() -> float:
@@ -50,8 +50,7 @@ def gpus_now() -> float:
 
 def gpus_to_come() -> float:
     """Return how many GPUs the cluster has, or may have once it has grown."""
-    max_resources = cluster_state.get_max_resources_from_cluster_config() or {}  # None without an autoscaler
-    return max(gpus_now(), max_resources.get("GPU", 0.0))
+    return max(gpus_now(), growth().gpus)
 
 
 def wanted_gpus(config: Config, address: str) -> float:
@@ -63,7 +62,7 @@ def wanted_gpus(config: Config, address: str) -> float:
             process is connected to.
 
     Raises:
-        ConfigError: GPUs are asked for, but `place.device` is the CPU.
+        ConfigError: GPUs are asked for, but `place.device` is the CPU; or auto, and Ray cannot tell if a GPU may come.
     """
     require_one_device(config)
     if config.sweep.gpus != "auto":
@@ -72,6 +71,11 @@ def wanted_gpus(config: Config, address: str) -> float:
         return 0.0
     if address == "local":
         return -1.0 if device_of(PlaceConfig()).startswith("cuda") else 0.0
+    if not gpus_to_come() and growth().unknown:
+        raise ConfigError(
+            "sweep.gpus (or --gpus) is auto, but Ray sees no GPU yet, and does not say whether the machines that may "
+            "still come have one. Set it to -1 (--gpus: 1) if they have, to 0 if not."
+        )
     return -1.0 if gpus_to_come() else 0.0
 
 
@@ -89,7 +93,7 @@ def share_of_worker(config: Config, requested: float | Literal["auto"], workers:
     """
     if requested != "auto":
         share = requested
-    elif gpu_count := int(wanted_gpus(with_settings(config, {"sweep.gpus": "auto"}), address) and gpus_now()):
+    elif gpu_count := int(wanted_gpus(with_settings(config, {"sweep.gpus": "auto"}), address) and gpus_to_come()):
         share = part_of_gpu(math.ceil(workers / gpu_count))
     else:
         share = 0.0
@@ -180,22 +184,25 @@ class _Holder:
     """An actor that holds GPUs and does nothing."""
 
 
+def held() -> frozenset[str]:
+    """Return Ray's ids of the machines whose GPUs are reserved now, so that trials do not get them."""
+    return frozenset(_holders)
+
+
 @contextlib.contextmanager
 def faulty_held() -> Iterator[None]:
-    """Reserve the GPUs of machines that `usable_cards` left out inside the block, so that trials do not get them."""
-    holders = []
+    """Reserve the GPUs of machines that `usable_cards` left out inside the block."""
+    before = held()
     for node, count in _gpu_nodes().items():
-        if node in _cards_by_node and _cards_by_node[node].fault:
+        if node not in before and node in _cards_by_node and _cards_by_node[node].fault:
             strategy: Any = NodeAffinitySchedulingStrategy(node, soft=False)
             holder_class: Any = ray.remote(num_cpus=0, num_gpus=count, scheduling_strategy=strategy)(_Holder)
-            holders.append(holder_class.remote())
-            GPUS_HELD.add(node)
+            _holders[node] = holder_class.remote()
     try:
         yield
     finally:
-        GPUS_HELD.clear()
-        for holder in holders:
-            ray.kill(holder)
+        for node in held() - before:
+            ray.kill(_holders.pop(node))
 
 
 def _gpu_nodes() -> dict[str, int]:

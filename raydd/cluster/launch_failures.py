@@ -8,8 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ray._private import worker
-
+from raydd.cluster.growth import autoscaler_log
 from raydd.meanwhile import meanwhile
 
 LOOK_SECONDS = 10.0  # between two reads of the log
@@ -28,7 +27,7 @@ class LaunchFailures:
         Args:
             log: the log file; by default, that of the cluster that this process is connected to.
         """
-        self._log = log or _log_of_this_cluster()
+        self._log = log or autoscaler_log()
         self._bytes_read = self._log.stat().st_size if self._log and self._log.is_file() else 0
         self.last = ""
         """The newest reason; empty while no launch has failed."""
@@ -44,11 +43,6 @@ class LaunchFailures:
             for match in _FAILURE.finditer(complete_lines.decode(errors="replace")):
                 self.last = match[1] or match[2]
         return self.last
-
-
-def _log_of_this_cluster() -> Path | None:
-    node = worker._global_node  # None for a client (ray://)
-    return Path(node.get_logs_dir_path()) / "monitor.log" if node else None
 
 
 @contextlib.contextmanager
@@ -67,7 +61,7 @@ def report_launch_failures(
     def watch() -> None:
         if (reason := failures.look()) and reason not in reported:
             reported.add(reason)
-            say(f"No machine has started; Ray keeps asking for one. The autoscaler's error: {reason}")
+            say(f"A machine has not started; Ray keeps asking for it. The autoscaler's error: {reason}")
 
     with meanwhile(watch, pause, "launch failures"):
         yield

@@ -10,7 +10,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from rich.console import Console
 
 from raydd.cluster.connect import reason_of, slots, slots_now
-from raydd.cluster.gpus import MACHINE_SECONDS, Cards, faults, gpus_now, gpus_to_come, usable_cards
+from raydd.cluster.gpus import MACHINE_SECONDS, Cards, faults, gpus_now, gpus_to_come, held, usable_cards
 from raydd.config import Config
 from raydd.progress import silent
 from raydd.protocols import Workbench, open_workbench
@@ -77,7 +77,7 @@ def plan_sweep(
         work = open_workbench(base, work.store, silent, work.opened)
     at_once = base.sweep.at_once
     if not at_once and address == "local":
-        at_once = slots(base.sweep.cpus, base.sweep.gpu_share) * base.sweep.together
+        at_once = slots(base.sweep.cpus, base.sweep.gpu_share, held()) * base.sweep.together
     with busy_on(console, PLANNING):
         return Planned(make_plan(work, space, examples, study, at_once), work, examples, sources)
 
@@ -153,7 +153,7 @@ def _open_trial_workbenches(work: Workbench[Any], trials: Sequence[Mapping[str, 
 def make_shared_experts(work: Workbench[Any], plan: Plan, study: optuna.Study, console: Console) -> None:
     """Train the experts that several queued trials read, on Ray Train's workers. Trials train the others themselves."""
     sweep = plan.config.sweep
-    workers = int(min(sweep.at_once or math.inf, slots_now(sweep.cpus, sweep.gpu_share)))
+    workers = int(min(sweep.at_once or math.inf, slots_now(sweep.cpus, sweep.gpu_share, held())))
     if not plan.remaining or not work.is_prepared or workers < 2:  # too few workers yet: the trials train the experts
         return
     with progress_on(console) as progress:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from raydd.cluster.claims import open_claims
 from raydd.cluster.connect import cluster, share_of_node, slots_to_come
-from raydd.cluster.gpus import faulty_held, wanted_gpus
+from raydd.cluster.gpus import faulty_held, held, wanted_gpus
 from raydd.cluster.launch_failures import LaunchFailures, report_launch_failures
 from raydd.cluster.sharing import Shared
 from raydd.cluster.worker_settings import for_workers, settled, tune_folder
@@ -176,7 +176,7 @@ def _run_trials(sweep: _DrivenSweep) -> None:
     best = candidates(study, settings.objectives, 1)
 
     def capacity() -> int:
-        return plan.at_once or slots_to_come(settings.cpus, settings.gpu_share) * settings.together
+        return plan.at_once or slots_to_come(settings.cpus, settings.gpu_share, held()) * settings.together
 
     table = LiveTable(
         settings.name,
@@ -217,7 +217,7 @@ def _trainable(base: Config, shared: Shared) -> Iterator[Any]:
     # On the driver's node, not on a machine that may be taken back: when the desk ends, its slots end too.
     driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor_class: Any = ray.remote(Desk)
-    desk = actor_class.options(num_cpus=0, scheduling_strategy=driver_node).remote(base, shared)
+    desk = actor_class.options(num_cpus=0, scheduling_strategy=driver_node).remote(base, shared, held())
     try:
         yield tune.with_resources(tune.with_parameters(run_errand, desk=desk), {"memory": ERRAND_BYTES})
     finally:

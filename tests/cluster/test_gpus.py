@@ -11,6 +11,7 @@ import torch
 
 from raydd.cluster import connect, gpus
 from raydd.cluster.gpus import Cards, cores_beside, part_of_gpu, share_of_worker, usable_cards, wanted_gpus
+from raydd.cluster.growth import Growth
 from raydd.config import Config
 from raydd.errors import ConfigError
 from raydd.settings import with_settings
@@ -32,7 +33,7 @@ def test_auto_is_the_cpu_where_there_is_no_gpu(ray_here):
 def test_auto_is_a_share_where_there_is_one(ray_here, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert wanted_gpus(Config(), "local") == -1
-    monkeypatch.setattr(gpus.cluster_state, "get_max_resources_from_cluster_config", lambda: {"GPU": 8.0})
+    monkeypatch.setattr(gpus, "growth", lambda: Growth(({"GPU": 8.0},), 1))
     assert wanted_gpus(Config(), "10.0.0.1:6379") == -1  # a machine that is still to come
     assert [wanted_gpus(asking(given), "local") for given in (0.0, 0.5, 2.0)] == [0, 0.5, 2]
 
@@ -152,7 +153,7 @@ def free(wanted):
     while ray.available_resources().get("GPU", 0.0) != wanted:
         assert time.monotonic() < end
         time.sleep(0.1)
-    return connect.slots_now(1.0, 0.5), connect.slots_now(1.0, 0.0)
+    return connect.slots_now(1.0, 0.5, gpus.held()), connect.slots_now(1.0, 0.0, gpus.held())
 gpus._cards_by_node[node] = gpus.Cards("a", ("card",) * 2, (24,) * 2)
 with gpus.faulty_held():
     print(*free(2.0))

@@ -266,7 +266,7 @@ class Seats:
 
     def __init__(self, monkeypatch, number: int) -> None:
         self.stopped: list[tuple[str, str]] = []
-        monkeypatch.setattr(slots, "slots_to_come", lambda cpus, gpus: number)
+        monkeypatch.setattr(slots, "slots_to_come", lambda cpus, gpus, held: number)
         monkeypatch.setattr(Desk, "_start_slot", lambda desk, number: self._slot(f"slot {number}"))
         monkeypatch.setattr(Desk, "_is_silent", lambda desk, slot: slot in self.silent)
         self.silent: set[int] = set()
