@@ -50,6 +50,8 @@ class TrialReport:
     again: bool = False
     """Whether the failure is due to the store, the disk or a lost node, so that the same settings are run again: those
     that lose one process after another only a few times."""
+    notice: bool = False
+    """Whether the trial's machine was taken back with notice, such as a spot machine: then `again`, and no failure."""
 
     @classmethod
     def of(cls, result: Mapping[str, Any] | None) -> Self:

@@ -197,7 +197,7 @@ class StudySearch(Searcher):
         else:
             state = TrialState.PRUNED
             self._study.tell(trial, state=state)
-        if not (last_report.again and running.started_before < self._before_outage):
+        if not (report.notice or (last_report.again and running.started_before < self._before_outage)):
             self._count_end(state, failure)
             self._before_outage = self._started if last_report.again else self._before_outage
         for listener in self._listeners:
@@ -256,7 +256,8 @@ class StudySearch(Searcher):
 
     def _runs_again(self, trial: optuna.Trial, report: TrialReport) -> bool:
         """Whether a trial that the store or a machine failed is run again; not if it has lost too many processes."""
-        if report.failure.startswith(f"{PlaceError.__name__}:"):  # no trial is to blame for the store or the disk
+        # No trial is to blame for the store, the disk or a machine that was taken back.
+        if report.notice or report.failure.startswith(f"{PlaceError.__name__}:"):
             return True
         trial.set_user_attr(studies.LOST, report.failure)
         return studies.times_lost(self._study, studies.identity(trial)) <= LOSSES

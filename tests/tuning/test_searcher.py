@@ -173,6 +173,15 @@ def test_a_trial_that_loses_process_after_process_fails_and_the_sweep_gets_past_
         assert {studies.reason(trial) for trial in studies.ended(study)} == {"", failure}
 
 
+def test_spot_notices_never_end_a_sweep(study, space):
+    search = StudySearch(study, space, ["r_mean"], trial_count=9, max_failures=2)
+    for _ in range(9):
+        assert search.suggest("a") != Searcher.FINISHED
+        search.on_trial_complete("a", report(failure="taken back", again=True, notice=True))
+    assert not search.gave_up
+    assert studies.counts(study) == {}
+
+
 def test_what_a_process_reported_before_it_ended_is_the_reason(search, study):
     search.suggest("a")
     search.on_trial_result("a", report(failure="AcceleratorError: CUDA error"))
