@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 LAST_WORDS_SECONDS = 1.0  # time for a slot to report to its trials that its process is broken
 SILENT_SECONDS = 30.0  # after this time without an answer, a slot's machine counts as not started yet, or as lost
 _UNKNOWN = TrialReport(failure="The trial's slot was restarted and does not know the trial.", again=True)
+_TAKEN_BACK = TrialReport(failure="The machine of the trial's slot was taken back.", again=True, notice=True)
+FAREWELL_SECONDS = 3.0  # for a slot whose machine is taken back to tell this to its trials
 
 
 @dataclass
@@ -72,9 +74,12 @@ class Slot:
         threading.Thread(target=self._run, name="slot", daemon=True).start()
 
     def begin(self, errand: str, trial: Mapping[str, Any]) -> None:
-        """Accept a trial, unless it was stopped before; it begins when the running trials are next checked."""
+        """Accept a trial; it begins when the running trials are next checked.
+
+        Not if it was stopped before, or if the process is about to end.
+        """
         with self._order_lock:
-            if errand not in self._stopped:
+            if errand not in self._stopped and not self._closed.is_set():
                 self._errands[errand] = _Errand(trial)
                 self._orders.put((errand, True))
 
@@ -101,12 +106,29 @@ class Slot:
         try:
             with joined_work(self._base, self._name, self._shared) as (work, claimant):
                 self._serve(work, lambda trial_work: share_features(trial_work, claimant))
+            if not self._closing.is_set():
+                self._say_farewell()
         except Exception as error:  # becomes the result of every trial, regardless of which trial caused it
             for entry in list(self._errands.values()):
                 entry.reports.put((failure_of(error), True))
             threading.Timer(LAST_WORDS_SECONDS, os._exit, [1]).start()  # Ray restarts the slot, elsewhere if needed
         finally:
             self._closed.set()
+
+    def _say_farewell(self) -> None:
+        """Tell all trials that the machine is taken back; their states are saved.
+
+        Ray does not end a process while a call waits in `next`. A trial that does not wait there now, since it passes a
+        report on, gets a little time to ask: from then on it would hear of a lost slot, which counts as a failure.
+        """
+        with self._order_lock:
+            self._closed.set()
+            entries = list(self._errands.values())
+        for entry in entries:
+            entry.reports.put((_TAKEN_BACK, False))
+        deadline = time.monotonic() + FAREWELL_SECONDS
+        while any(not entry.reports.empty() for entry in entries) and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def _serve(self, work: Workbench[Any], prepare: Callable[[Workbench[Any]], None]) -> None:
         """Accept trials and let them step until the slot is closed or its process has to end; then save all states."""

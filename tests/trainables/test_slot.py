@@ -121,21 +121,12 @@ def test_a_process_told_to_leave_keeps_every_state(config, claimant, monkeypatch
     assert not ended.is_set()
 
 
-@pytest.mark.slow
-def test_a_process_that_gets_sigterm_keeps_every_state(ray_here, config):
-    config = with_settings(config, {"distill.steps": 4000, "distill.checkpoint_every": 4000})
-    kind = ray.remote(Slot).options(num_cpus=1, max_concurrency=6)
-    slot = kind.remote(config, "slot 0", Shared("sweep", {}, open_claims(config.place.home)))
-    trials = {str(number): trial(0, **{"distill.seed": number}) for number in range(2)}
-    for errand, given in trials.items():
-        ray.get(slot.begin.remote(errand, given))
-    told = [ray.get(slot.next.remote(errand)) for errand in trials]  # at their first rungs
-    process = psutil.Process(ray.get(slot.__ray_call__.remote(lambda _: os.getpid())))
-    process.terminate()
-    process.wait(60)
-    for given, (report, _) in zip(trials.values(), told, strict=True):
-        work = raydd.open(with_settings(config, given["settings"]), open_store(config.place))
-        assert int(synthetic_record(work).read_tensors(CHECKPOINT)["done"]) >= report["step"] > 0
+def test_a_slot_whose_machine_is_taken_back_accepts_no_trial(config, claimant, monkeypatch):
+    slot = Slot(config, "slot 0", ALONE)
+    claimant.leaving = True
+    assert slot._closed.wait(60)
+    slot.begin("0", trial(0))
+    assert reported(slot, "0").again
 
 
 def test_a_slot_that_is_closed_has_kept_every_state(config, claimant):
@@ -329,3 +320,41 @@ def test_a_slot_makes_no_expert_before_a_step_draws_it(config, claimant):
     assert 3 in raydd.open(config, open_store(config.place)).missing_experts
     assert reports_of(slot, "0")[-1].finished
     assert raydd.open(config, open_store(config.place)).missing_experts == []
+
+
+# From here on this process is a driver of Ray, in which a slot cannot run.
+
+
+@pytest.mark.slow
+def test_a_process_that_gets_sigterm_keeps_every_state_and_ends_although_its_trials_wait(ray_here, config):
+    config = with_settings(config, {"distill.steps": 4000, "distill.checkpoint_every": 4000})
+    kind = ray.remote(Slot).options(num_cpus=1, max_concurrency=6)
+    slot = kind.remote(config, "slot 0", Shared("sweep", {}, open_claims(config.place.home)))
+    trials = {str(number): trial(0, **{"distill.seed": number}) for number in range(2)}
+    for errand, given in trials.items():
+        ray.get(slot.begin.remote(errand, given))
+    told = [ray.get(slot.next.remote(errand)) for errand in trials]  # at their first rungs
+    process = psutil.Process(ray.get(slot.__ray_call__.remote(lambda _: os.getpid())))
+
+    def last_report(errand: str, waiting: ray.ObjectRef) -> dict:
+        while not (report := ray.get(waiting, timeout=60)[0])["failure"]:  # a further rung
+            waiting = slot.next.remote(errand)
+        return report
+
+    waiting = slot.next.remote("0")  # while the other one still passes a report on
+    process.terminate()
+    last = [last_report("0", waiting), last_report("1", slot.next.remote("1"))]
+    assert [(report["again"], report["notice"]) for report in last] == [(True, True)] * 2
+    process.wait(60)
+    for given, (report, _) in zip(trials.values(), told, strict=True):
+        work = raydd.open(with_settings(config, given["settings"]), open_store(config.place))
+        assert int(synthetic_record(work).read_tensors(CHECKPOINT)["done"]) >= report["step"] > 0
+
+
+@pytest.mark.slow
+def test_a_process_without_trials_ends_at_once_on_sigterm(ray_here, config):
+    kind = ray.remote(Slot).options(num_cpus=1, max_concurrency=6)
+    slot = kind.remote(config, "slot 0", Shared("sweep", {}, open_claims(config.place.home)))
+    process = psutil.Process(ray.get(slot.__ray_call__.remote(lambda _: os.getpid())))
+    process.terminate()
+    process.wait(60)
