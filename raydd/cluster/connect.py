@@ -167,8 +167,8 @@ def forget_interrupt() -> None:
     _interrupted.clear()
 
 
-def slots(cpus: float, gpus: float, held: Collection[str] = ()) -> int:
-    """Return how many trials of this size fit on the cluster now.
+def require_room(cpus: float, gpus: float, held: Collection[str] = ()) -> None:
+    """Refuse trials of a size for which no machine has room, neither one that runs nor one that may still start.
 
     Args:
         cpus: CPU cores of a trial.
@@ -178,13 +178,13 @@ def slots(cpus: float, gpus: float, held: Collection[str] = ()) -> int:
     Raises:
         ConfigError: not even one trial fits.
     """
+    if slots_to_come(cpus, gpus, held):
+        return
     resources = ray.cluster_resources()
-    if not (room := slots_now(cpus, gpus, held)):
-        raise ConfigError(
-            f"A trial asks for {cpus:g} CPUs and {gpus:g} GPUs, but Ray has {resources.get('CPU', 0):g} CPUs and "
-            f"{resources.get('GPU', 0):g} GPUs{_largest_machine()}. Lower sweep.cpus or sweep.gpus."
-        )
-    return room
+    raise ConfigError(
+        f"A trial asks for {cpus:g} CPUs and {gpus:g} GPUs, but Ray has {resources.get('CPU', 0):g} CPUs and "
+        f"{resources.get('GPU', 0):g} GPUs{_largest_machine()}. Lower sweep.cpus or sweep.gpus."
+    )
 
 
 def slots_to_come(cpus: float, gpus: float, held: Collection[str] = ()) -> int:
@@ -216,11 +216,11 @@ def _count_fitting(resources: Mapping[str, float], cpus: float, gpus: float) -> 
 
 def _largest_machine() -> str:
     """Return in words what the largest of several machines has, which limits a trial; empty if there is only one."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if len(nodes) < 2:
+    machines = [*(node["Resources"] for node in ray.nodes() if node["Alive"]), *growth().machines]
+    if len(machines) < 2:
         return ""
-    cpus, gpus = (max(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
-    return f", {cpus:g} and {gpus:g} at most on one machine"
+    cpus, gpus = (max(machine.get(kind, 0.0) for machine in machines) for kind in ("CPU", "GPU"))
+    return f", {cpus:g} and {gpus:g} at most on one machine that runs or may start"
 
 
 def share_of_node(cpus: float, count: int) -> float:

@@ -9,7 +9,7 @@ import optuna
 from ray.train.v2.api.exceptions import WorkerGroupError
 from rich.console import Console
 
-from raydd.cluster.connect import reason_of, slots, slots_now
+from raydd.cluster.connect import reason_of, require_room, slots_now
 from raydd.cluster.gpus import MACHINE_SECONDS, Cards, faults, gpus_now, gpus_to_come, held, usable_cards
 from raydd.config import Config
 from raydd.progress import silent
@@ -75,9 +75,11 @@ def plan_sweep(
         widths = work.feature_widths if work.is_prepared else None  # asking for the widths would encode missing data
         base = with_gpu_share(base, examples, widths, cards)
         work = open_workbench(base, work.store, silent, work.opened)
-    at_once = base.sweep.at_once
+    cpus, gpus, at_once = base.sweep.cpus, base.sweep.gpu_share, base.sweep.at_once
+    if gpus >= 0:  # a dry run may leave the share open
+        require_room(cpus, gpus, held())
     if not at_once and address == "local":
-        at_once = slots(base.sweep.cpus, base.sweep.gpu_share, held()) * base.sweep.together
+        at_once = slots_now(cpus, gpus, held()) * base.sweep.together
     with busy_on(console, PLANNING):
         return Planned(make_plan(work, space, examples, study, at_once), work, examples, sources)
 

@@ -184,8 +184,8 @@ def test_room_is_counted_by_machine_and_by_card(ray_here, monkeypatch):
     assert connect.slots_now(1.0, 0.6) == 2  # one a card, and not three of two cards
     assert connect.slots_now(1.0, 2.0) == 1
     monkeypatch.setattr(connect.ray, "cluster_resources", lambda: {"CPU": 6.0, "GPU": 2.0})
-    with pytest.raises(ConfigError, match="6 CPUs and 2 GPUs, 3 and 2 at most on one machine"):
-        connect.slots(4.0, 0.0)
+    with pytest.raises(ConfigError, match="6 CPUs and 2 GPUs, 3 and 2 at most on one machine that runs or may"):
+        connect.require_room(4.0, 0.0)
 
 
 FAKED = """

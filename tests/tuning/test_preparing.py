@@ -1,15 +1,63 @@
-"""What a sweep queues before its first trial."""
+"""What a sweep refuses before anything is computed, and what it queues before its first trial."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 from rich.console import Console
+from stage_settings import TINY
 
+import raydd
+from raydd.cluster import connect
+from raydd.cluster.growth import Growth
 from raydd.config import Config
+from raydd.errors import ConfigError
+from raydd.settings import with_settings
+from raydd.store import Store
 from raydd.tuning import study as studies
 from raydd.tuning.expected import Expected
 from raydd.tuning.plan import Plan
-from raydd.tuning.preparing import Planned, begin_sweep
+from raydd.tuning.preparing import Planned, begin_sweep, plan_sweep
 from raydd.tuning.trials import run_trials
+from search_spaces import Space
+
+Planning = Callable[..., Planned]
+
+
+@pytest.fixture
+def planned(tiny_data: Path, store: Store, tmp_path: Path) -> Planning:
+    """Plans a sweep with further settings, on a cluster at an address."""
+
+    def plan(address: str, **sweep: object) -> Planned:
+        settings = {
+            **TINY,
+            "data.root": str(tiny_data),
+            "sweep.space": "matching",
+            "place.study": f"sqlite:///{tmp_path}/studies.db",
+            **{f"sweep.{name}": value for name, value in sweep.items()},
+        }
+        work = raydd.open(with_settings(Config(), settings), store)
+        console = Console(file=io.StringIO())
+        return plan_sweep(work, Space("mine", lambda _: {}), address, [], console, dry_run=False)
+
+    return plan
+
+
+@pytest.mark.parametrize("at_once", [0, 1])
+@pytest.mark.parametrize("address", ["local", "10.0.0.1:6379"])
+def test_trials_that_fit_on_no_machine_are_refused(ray_here, planned: Planning, address: str, at_once: int):
+    with pytest.raises(ConfigError, match="A trial asks for 512 CPUs and 0 GPUs, but Ray has"):
+        planned(address, cpus=512.0, gpus=0.0, at_once=at_once)
+    planned(address, cpus=1.0, gpus=0.0, at_once=at_once)
+
+
+def test_trials_that_fit_on_a_machine_that_may_start_are_not_refused(ray_here, planned: Planning, monkeypatch):
+    monkeypatch.setattr(connect, "growth", lambda: Growth(({"CPU": 8, "GPU": 1},) * 8, 8))
+    assert planned("10.0.0.1:6379", cpus=8.0, gpus=1.0, at_once=1).plan.at_once == 1
+    with pytest.raises(ConfigError, match=r"8 and 1 at most on one machine that runs or may start"):
+        planned("10.0.0.1:6379", cpus=8.0, gpus=2.0)  # eight GPUs, but one on each machine
 
 
 @pytest.fixture
