@@ -112,7 +112,7 @@ def peak_bytes(pieces: Pieces, side: str) -> int:
     Path("/proc/self/clear_refs").write_text("5")  # reset the recorded peak, see proc(5)
     for name in pieces.side(side):
         pieces.run[name]()
-    return max(0, _peak_memory() - rss_before)
+    return max(0, peak_memory() - rss_before)
 
 
 def memory_is_measurable() -> bool:
@@ -120,7 +120,8 @@ def memory_is_measurable() -> bool:
     return os.access("/proc/self/clear_refs", os.W_OK)
 
 
-def _peak_memory() -> int:
+def peak_memory() -> int:
+    """Return the largest memory that this process has had since its start, or since the peak was reset, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 

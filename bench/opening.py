@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
+from bench.measuring import peak_memory
 from raydd.config import DataConfig
 from raydd.data import open_data
 from raydd.data.image_paths import ImagePaths
@@ -68,7 +69,7 @@ def write_made_pairs(count: int, folder: Path) -> str:
 
 def main(folder: str, cache: str, listing: str) -> None:
     """Open the record, read what a trial reads, and print the seconds and how much this adds to the peak memory."""
-    rng, peak_before, start_time = random.Random(0), _peak_memory(), time.monotonic()
+    rng, peak_before, start_time = random.Random(0), peak_memory(), time.monotonic()
     data = open_data(listing, CONFIG, Store(folder, cache=cache))
     counts = [(len(pairs), len(pairs.captions), len(pairs.image_of_caption)) for pairs in data.splits]
     indices = [rng.randrange(counts[0][1]) for _ in range(_CAPTIONS_READ)]
@@ -78,12 +79,7 @@ def main(folder: str, cache: str, listing: str) -> None:
     assert captions[0].startswith(f"photo number {indices[0]} ")
     assert images[0].name.endswith(f"{indices[0]:09}.jpg")
     assert data.fingerprint
-    print(json.dumps({"seconds": seconds, "peak MB": (_peak_memory() - peak_before) / 1e6}))
-
-
-def _peak_memory() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    print(json.dumps({"seconds": seconds, "peak MB": (peak_memory() - peak_before) / 1e6}))
 
 
 if __name__ == "__main__":

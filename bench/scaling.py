@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import sqlalchemy
 import torch
@@ -239,34 +239,23 @@ SCALES = {
 class Options:
     """Measure how time and memory grow with one quantity."""
 
-    name: tyro.conf.Positional[
-        Literal[
-            "pairs",
-            "steps",
-            "encoder-steps",
-            "encoder-steps-exact",
-            "encoder-steps-unrolled",
-            "captions",
-            "pairs-listed",
-            "nodes",
-            "trials",
-            "second-trials",
-            "driver",
-        ]
-    ]
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="|".join(SCALES))]
     """The quantity that grows."""
     at: int | None = None
     """Measure only this point, in this process, and print it as JSON."""
 
 
-def main(options: Options) -> None:
+def main(options: Options) -> int:
     """Print the table of one scale."""
+    if options.name not in SCALES:
+        print(f"There is no scale {options.name!r}. The scales: {', '.join(SCALES)}.")
+        return 2
     scale = SCALES[options.name]
     if options.at is not None:
         torch.set_num_threads(1)
         with tempfile.TemporaryDirectory(prefix="raydd-bench-") as folder:
             print(json.dumps(scale.measure(options.at, Path(folder))))
-        return
+        return 0
     console, table = Console(), Table(box=None)
     for count in scale.points:
         command = [sys.executable, "-m", "bench.scaling", options.name, "--at", str(count)]
@@ -278,6 +267,7 @@ def main(options: Options) -> None:
         table.add_row(f"{count:,}", *(f"{value:,.3g}" for value in measurements.values()))
     console.print(scale.measure.__doc__)
     console.print(table)
+    return 0
 
 
 def _measure_step(config: DistillConfig, folder: Path) -> dict[str, float]:
@@ -316,4 +306,4 @@ def _measure_once(run: Callable[[], object]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    sys.exit(main(tyro.cli(Options, description=__doc__)))

@@ -22,14 +22,19 @@ def image(config: EncodersConfig) -> ImageTower:
 
 def text(config: EncodersConfig, device: str) -> TextTower:
     """Letter counts through a fixed map."""
-    table = torch.randn(128, TEXT_WIDTH, generator=torch.Generator().manual_seed(1))
+    return letter_counts(TEXT_WIDTH, device)
+
+
+def letter_counts(width: int, device: str) -> TextTower:
+    """Letter counts through a fixed map to this width."""
+    table = torch.randn(128, width, generator=torch.Generator().manual_seed(1))
 
     def encode(captions: Sequence[str]) -> Tensor:
         return torch.stack([table[[ord(letter) % 128 for letter in caption]].mean(0) for caption in captions]).to(
             device
         )
 
-    return TextTower(encode=encode, width=TEXT_WIDTH)
+    return TextTower(encode=encode, width=width)
 
 
 def wide(config: EncodersConfig) -> ImageTower:

@@ -1,9 +1,8 @@
 """Encoders whose outputs are as wide as the published ones, and cost next to nothing."""
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor, nn
+from tiny_encoders import letter_counts
+from torch import nn
 
 from raydd.config import EncodersConfig
 from raydd.data.encoders import ImageTower, TextTower
@@ -20,11 +19,4 @@ def image(config: EncodersConfig) -> ImageTower:
 
 def text(config: EncodersConfig, device: str) -> TextTower:
     """Letter counts through a fixed map."""
-    table = torch.randn(128, TEXT_WIDTH, generator=torch.Generator().manual_seed(1))
-
-    def encode(captions: Sequence[str]) -> Tensor:
-        return torch.stack([table[[ord(letter) % 128 for letter in caption]].mean(0) for caption in captions]).to(
-            device
-        )
-
-    return TextTower(encode=encode, width=TEXT_WIDTH)
+    return letter_counts(TEXT_WIDTH, device)

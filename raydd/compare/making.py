@@ -25,9 +25,8 @@ from raydd.protocols import Opened
 from raydd.store import Store
 from raydd.terminal.busy import doing_on
 from raydd.terminal.text import duration
+from raydd.tuning.finals import RESTARTS
 from raydd.tuning.live import what_runs
-
-RESTARTS = 2  # retries of a set whose process or node died
 
 SetKey = tuple[RowPlan, int]  # the plan of a row and the number of one of its sets
 

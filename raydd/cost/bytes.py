@@ -14,7 +14,8 @@ from raydd.distill.legs import KEPT_LEG_BYTES, LEGS_PART
 from raydd.evaluate.students import FITTED_AT_ONCE, TRIAL_SEEDS
 from raydd.memory import kept_by_autograd
 
-_HALF, _SINGLE = 2, 4  # bytes of a number in storage and in computation
+_HALF = 2  # bytes of a number in storage
+SINGLE = 4  # and in computation
 _PROCESS = 1_200_000_000  # Python, torch, the encoders' packages and their weights
 CONTEXT_BYTES = 800 * 2**20  # the CUDA context, and the libraries' work space
 _SCORING = 512 * 2**20  # similarities of queries and candidates, computed in chunks
@@ -70,7 +71,7 @@ def heads_bytes(config: Config, image_width: int, text_width: int, *, students: 
     steps, rows = config.distill.student_steps, config.distill.minibatch_size
     kept_steps = steps * (steps + 1) // 2 if config.distill.gradient == "exact" else steps  # a step reads all before it
     floats = parameters * (_HEAD_COPIES + _STUDENT_COPIES * students) + kept_steps * rows * width * _WALK_TENSORS
-    return int(_SAFETY * (_SCORING + _SINGLE * floats))
+    return int(_SAFETY * (_SCORING + SINGLE * floats))
 
 
 def trial_bytes(config: Config, image_width: int, text_width: int) -> int:
@@ -113,7 +114,7 @@ def memory_bytes(
         workers: number of processes that encode, in addition to this process.
         most_kept: most bytes kept of the graphs of learned pixels, see `raydd.distill.image_variables.kept_bytes`.
     """
-    per_image = _FORWARD * 3 * size * size * _SINGLE
+    per_image = _FORWARD * 3 * size * size * SINGLE
     if config.distill.images != "features":
         per_image = max(per_image, int(_BACKWARD * graph))
     kept_bytes = min(most_kept, config.distill.pairs * graph) if config.distill.images == "pixels" else 0
@@ -125,7 +126,7 @@ def memory_bytes(
 def legs_bytes(config: Config, parameters: int) -> int:
     """Return the bytes that a distillation on a CPU keeps of experts: each leg's start and the way to its target."""
     legs = config.experts.count * config.distill.max_start_epoch if config.distill.reads_experts else 0
-    return min(KEPT_LEG_BYTES, legs * 2 * _SINGLE * parameters)
+    return min(KEPT_LEG_BYTES, legs * 2 * SINGLE * parameters)
 
 
 def encoder_memory_bytes(config: Config, parameters: int, *, graph: int, images: int) -> int:
@@ -139,7 +140,7 @@ def encoder_memory_bytes(config: Config, parameters: int, *, graph: int, images:
     """
     # The exact gradient keeps the weights of each step.
     kept_steps = config.distill.student_steps if config.distill.gradient == "exact" else 0
-    weights = (_ENCODER_COPIES + kept_steps) * _SINGLE * parameters
+    weights = (_ENCODER_COPIES + kept_steps) * SINGLE * parameters
     return _PROCESS + weights + int(_BACKWARD * images * graph)
 
 

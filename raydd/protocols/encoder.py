@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from raydd.config import DistillConfig
-from raydd.cost.bytes import encoder_memory_bytes, feature_bytes, parameters_of, second_graph_bytes
+from raydd.cost.bytes import SINGLE, encoder_memory_bytes, feature_bytes, parameters_of, second_graph_bytes
 from raydd.data import ImageEncoder, ImageSource, ViewsOf, load_image_encoder, open_views, texts_record
 from raydd.data.augment import transform_of
 from raydd.data.encoders import image_identity
@@ -34,7 +34,6 @@ from raydd.protocols.base import HeldOutSplit, Workbench
 from raydd.protocols.student_modules import EncoderModule, HeadModule, head_tensors
 from raydd.store import Record
 
-_FLOAT = 4  # bytes
 _REAL_RATE, _REAL_TEXT_RATE = 0.03, 0.3  # for students of real pairs; a multiple of the first is chosen on val
 
 
@@ -328,7 +327,7 @@ class EncoderWorkbench(Workbench[Networks]):
         """Return the size of 8-bit pixels and of text features in single precision."""
         images, texts = (pairs, pairs) if pairs else (len(self.data.train), len(self.captions.train.texts))
         pixels, features = images * 3 * self.image_encoder.size**2, texts * self.captions.width
-        return pixels + features, pixels + _FLOAT * features
+        return pixels + features, pixels + SINGLE * features
 
     def _minibatches(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield an epoch's minibatches: captions, and an augmented view of each image, seeded by (seed, caption)."""

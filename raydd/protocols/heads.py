@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from raydd.config import DistillConfig
-from raydd.cost.bytes import feature_bytes, graph_bytes, memory_bytes, parameters_of
+from raydd.cost.bytes import SINGLE, feature_bytes, graph_bytes, memory_bytes, parameters_of
 from raydd.data import (
     FeatureRecords,
     Features,
@@ -42,7 +42,6 @@ from raydd.protocols.base import HeldOutSplit, Workbench
 from raydd.protocols.student_modules import HeadModule, head_tensors
 from raydd.store import Record
 
-_FLOAT = 4  # bytes
 _GALLERY_VERSION = 1
 _REAL_RATE = 0.4  # learning rate of students of real pairs; a multiple of it is chosen on val
 
@@ -378,4 +377,4 @@ class HeadsWorkbench(Workbench[Heads]):
         features = self.features
         images, texts = (pairs, pairs) if pairs else (features.train.images.shape[0], len(features.train.texts))
         numbers = images * features.image_width + texts * features.text_width
-        return numbers, _FLOAT * numbers
+        return numbers, SINGLE * numbers

@@ -7,6 +7,11 @@ import pytest
 from bench import scaling
 
 
+def test_an_unknown_scale_is_answered_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert scaling.main(scaling.Options(name="pears")) == 2
+    assert "There is no scale 'pears'. The scales: pairs, steps, " in capsys.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.parametrize(
