@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from raydd.charts.sweeps import best_first
+from raydd.charts.trials import best_first
 from raydd.config import Config
 from raydd.errors import RecordError
 from raydd.place import home, mlflow_address, open_store, study_address

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from raydd.charts import sweeps as charts
 from raydd.charts.chart import Chart, curves
-from raydd.charts.sweeps import Trial, best_first, choices, front
+from raydd.charts.trials import Trial, best_first, choices, front
 from raydd.report.sets import MEASURES
 from raydd.terminal.text import brief, duration
 from raydd.tracking.history import History

@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from raydd.charts.sweeps import Trial, best_first
+from raydd.charts.trials import Trial, best_first
 from raydd.errors import PlaceError
 from raydd.report.search import objectives_of, trials_of
 from raydd.terminal.console import visible

@@ -9,7 +9,7 @@ import pytest
 from made_studies import OBJECTIVES, searched
 
 from raydd.charts import sweeps as charts
-from raydd.charts.sweeps import best_first, choices, front
+from raydd.charts.trials import best_first, choices, front
 from raydd.cluster.trial_report import TrialReport
 from raydd.config import SweepConfig
 from raydd.report.page import Page, render
