@@ -7,23 +7,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_pairs import pairs
 
 from bench.asked import as_on_gpu
 from bench.counting import count_operations
 from raydd.config import StudentsConfig
 from raydd.distill.heads import embed
-from raydd.distill.similarity import Similarity
-from raydd.evaluate.students import StudentsRun, TrainingPairs, train_students
+from raydd.evaluate.students import StudentsRun, train_students
 
 RECIPE = StudentsConfig(epochs=20, batch_size=8)
-
-
-def pairs(count: int, seed: int = 0) -> TrainingPairs:
-    generator = torch.Generator().manual_seed(seed)
-    hidden = torch.randn(count, 5, generator=generator)
-    image = hidden @ torch.randn(5, 9, generator=generator)
-    text = hidden @ torch.randn(5, 7, generator=generator)
-    return TrainingPairs(image, text, Similarity("identity", count, {}), 0.1, 0.1)
 
 
 @given(count=st.integers(2, 20))

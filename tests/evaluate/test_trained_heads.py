@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_pairs import pairs
 from torch import Generator, Tensor
 
 from raydd.config import StudentsConfig
@@ -12,7 +13,6 @@ from raydd.distill.heads import Head, dropout_mask, embed, initial_heads
 from raydd.distill.losses import find_loss
 from raydd.evaluate.students import FIRST_SEED, TrainingPairs, rate_factors, train_at_multiples, train_students
 from raydd.evaluate.trained_heads import Descent, _Dense, _Spanned
-from tests.evaluate.test_students import pairs
 
 WIDTH, TEMPERATURE = 11, 0.1
 
