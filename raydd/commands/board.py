@@ -56,6 +56,7 @@ def main(options: Options) -> int:
         console.print(f"Nothing was tracked yet: {database} is new and empty. `raydd sweep` fills it.", soft_wrap=True)
         database.parent.mkdir(parents=True, exist_ok=True)
     make_home(place)
+    _go_past_proxies()
     with contextlib.ExitStack() as stack:
         with busy_on(console, "starting MLflow's server"):
             server = stack.enter_context(
@@ -77,6 +78,12 @@ def _sweep_name(options: Options) -> str:
     with contextlib.suppress(ConfigError):
         return sweep_named(options.settings.sweep.name, study_address(options.settings.place))
     return ""
+
+
+def _go_past_proxies() -> None:
+    """Let this process ask its own server directly, whatever proxy the environment names."""
+    exempt = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    os.environ["no_proxy"] = ",".join(filter(None, (exempt, HOST)))
 
 
 def _require_free_port(port: int) -> None:

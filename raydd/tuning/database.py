@@ -14,7 +14,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 
-from raydd.errors import PlaceError
+from raydd.errors import ConfigError, PlaceError
 from raydd.place import sqlite_file, unopened_study
 from raydd.secrets_hidden import hidden
 
@@ -24,6 +24,7 @@ _BUSY_SECONDS = 60  # for which to wait while another sweep writes to the same S
 # File systems on which SQLite's write-ahead log can rely on locks and shared memory. Network file systems are not safe.
 _LOCAL = ("apfs", "btrfs", "ext3", "ext4", "f2fs", "ntfs", "overlay", "tmpfs", "xfs", "zfs")
 _LIBPQ = ("postgresql", "postgresql+psycopg", "postgresql+psycopg2")
+_READ_ONLY = "readonly database"  # in SQLite's message to a user who may not write the file
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -31,14 +32,19 @@ Answer = TypeVar("Answer")
 
 def is_temporary(error: BaseException | None) -> bool:
     """Whether an error says that the database was unavailable or locked, so that a later attempt may succeed."""
-    if isinstance(error, StorageInternalError):  # Optuna wraps SQLAlchemy's errors in it
-        error = error.__cause__
+    error = _cause(error)
     connection_lost = isinstance(error, DBAPIError) and error.connection_invalidated
     # If reading trials fails, Optuna retries with a shorter query in the same transaction, which the lost connection
     # has broken.
     connection_lost = connection_lost or isinstance(error, PendingRollbackError)
-    # SQLite also reports a missing table as an operational error, for which retrying is useless.
-    return connection_lost or (isinstance(error, OperationalError | InterfaceError) and "no such " not in str(error))
+    # SQLite also reports a missing table, and a file that may not be written, as an operational error.
+    useless = any(text in str(error) for text in ("no such ", _READ_ONLY))
+    return connection_lost or (isinstance(error, OperationalError | InterfaceError) and not useless)
+
+
+def _cause(error: BaseException | None) -> BaseException | None:
+    """Return SQLAlchemy's error, which Optuna wraps in one of its own."""
+    return error.__cause__ if isinstance(error, StorageInternalError) else error
 
 
 def patiently(call: Callable[..., Answer], *args: Any, **kwargs: Any) -> Answer:
@@ -48,6 +54,7 @@ def patiently(call: Callable[..., Answer], *args: Any, **kwargs: Any) -> Answer:
 
     Raises:
         PlaceError: the database was unavailable for longer.
+        ConfigError: this user may only read the database.
     """
     repeated = tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_temporary),
@@ -59,6 +66,11 @@ def patiently(call: Callable[..., Answer], *args: Any, **kwargs: Any) -> Answer:
     try:
         return repeated(call, *args, **kwargs)
     except Exception as error:
+        if _READ_ONLY in str(_cause(error)):
+            raise ConfigError(
+                "The study's database can only be read by this user. Ask its owner for the right to write its file and "
+                "the file's folder, or set place.study."
+            ) from error
         if not is_temporary(error):
             raise
         raise PlaceError(
@@ -162,6 +174,5 @@ def is_on_local_disk(path: Path) -> bool:
 def _log_retry(state: tenacity.RetryCallState) -> None:
     if state.attempt_number == 3:  # the first repetitions are not worth a warning
         error = state.outcome.exception() if state.outcome else None
-        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-        lines = hidden(str(cause)).strip().splitlines()
+        lines = hidden(str(_cause(error))).strip().splitlines()
         log.warning("The study's database does not answer (%s); trying again.", lines[0][-200:] if lines else error)

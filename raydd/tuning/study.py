@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from raydd.cluster.trial_report import TrialReport
@@ -114,14 +115,12 @@ def load_study(name: str, address: str) -> optuna.Study:
         ConfigError: there is no sweep of that name; the message names similar ones.
     """
     storage = open_storage(address)
-    try:
-        return optuna.load_study(study_name=name, storage=storage)
-    except KeyError as error:
-        study_names = optuna.get_all_study_names(storage)
+    if name not in (names := _sweep_names(storage)):
         raise ConfigError(
             f"There is no sweep {name!r} in {hide_password(address)}. "
-            f"{nearest(name, study_names) if study_names else 'It has no sweeps.'} Set sweep.name or place.study."
-        ) from error
+            f"{nearest(name, names) if names else 'It has no sweeps.'} Set sweep.name or place.study."
+        )
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def sweep_named(name: str, address: str) -> str:
@@ -133,11 +132,16 @@ def sweep_named(name: str, address: str) -> str:
         ConfigError: the database cannot be opened, or holds no sweep.
     """
     storage = open_storage(address)
-    if name != LATEST or LATEST in (study_names := optuna.get_all_study_names(storage)):
+    if name != LATEST or LATEST in (names := _sweep_names(storage)):
         return name
-    if not study_names:
+    if not names:
         raise ConfigError(f"There is no sweep in {hide_password(address)}. `raydd sweep` starts one.")
-    return max(study_names, key=lambda name: (_last_start(optuna.load_study(study_name=name, storage=storage)), name))
+    return max(names, key=lambda name: (_last_start(optuna.load_study(study_name=name, storage=storage)), name))
+
+
+def _sweep_names(storage: BaseStorage) -> list[str]:
+    """Return the names of the sweeps in a database, in which other programs may have studies of their own."""
+    return [study.study_name for study in storage.get_all_studies() if _ID in study.user_attrs]
 
 
 def _last_start(study: optuna.Study) -> float:

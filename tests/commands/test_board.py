@@ -61,6 +61,7 @@ def test_the_pages_are_served_on_loopback_until_the_end_and_nothing_stays(end: s
         env={
             **os.environ,
             "COLUMNS": "300",
+            "http_proxy": "http://127.0.0.1:9",  # by which this machine's own pages cannot be reached
             "MLFLOW_BACKEND_STORE_URI": "sqlite:////proc/none.db",
         },  # another program's
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell ignores it

@@ -153,6 +153,15 @@ def test_patience_ends(study, monkeypatch):
         study.get_trials()
 
 
+def test_a_database_that_this_user_may_only_read_is_named_at_once(config, space, address, tmp_path):
+    studies.open_study(config, space, address)
+    read_only = studies.load_study(config.sweep.name, f"sqlite:///file:{tmp_path}/studies.db?mode=ro&uri=true")
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match="can only be read by this user"):
+        read_only.set_user_attr("order", "stop")
+    assert time.monotonic() - began < 3
+
+
 @pytest.mark.slow
 def test_a_server_that_is_restarted(config, space, postgres):  # noqa: F811
     study = studies.open_study(config, space, postgres.address)

@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -164,6 +165,14 @@ def test_latest_is_the_sweep_whose_trials_began_last_unless_one_bears_that_name(
     assert studies.sweep_named("a", address) == "a"
     studies.open_study(with_sweep(config, name="latest"), space, address)
     assert studies.sweep_named("latest", address) == "latest"
+
+
+def test_a_study_of_another_program_in_the_same_database_is_no_sweep(config, space, address):
+    studies.open_study(config, space, address)
+    optuna.create_study(study_name="theirs", storage=address).ask()
+    assert studies.sweep_named("latest", address) == "small"
+    with pytest.raises(ConfigError, match=r"no sweep 'theirs' .* Known: small\."):
+        studies.load_study("theirs", address)
 
 
 def test_a_database_that_cannot_be_opened_is_named_without_its_password(config, space):
