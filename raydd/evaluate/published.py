@@ -1,6 +1,7 @@
 """Published scores of the methods that raydd implements, shown next to its own. Encoders and protocols differ."""
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -47,9 +48,14 @@ def published_on(data: str, pairs: int) -> list[Published]:
 
     The best score comes last. The list is empty for a data set without published scores.
     """
-    rows = [row for row in _published_table() if row.data in data.lower()]
+    rows = [row for row in _published_table() if has_name(data, row.data)]
     budgets = sorted({row.pairs for row in rows if row.pairs}, key=lambda budget: abs(budget - pairs))
     return sorted((row for row in rows if row.pairs in (0, *budgets[:1])), key=lambda row: row.scores["r_mean"])
+
+
+def has_name(data: str, known: str) -> bool:
+    """Whether a data set is named after a known one, such as coco2014 or coco_karpathy after coco; coconut is not."""
+    return bool(re.search(rf"(?<![^\W\d_]){re.escape(known)}(?![^\W\d_])", data.lower()))
 
 
 @cache

@@ -6,13 +6,14 @@ from typing import Any
 
 import yaml
 
+from raydd.evaluate.published import has_name
 from raydd.evaluate.retrieval import METRICS
 from raydd.sets.read import OpenedSet
 from raydd.terminal.console import visible
 
 # Licences of source data sets: hub identifier and sentence. They matter, since synthetic images start from real images.
+_OF_BUNDLED_STAMPS = ("gpl-2.0", "The stamps of Tux Paint, GPL-2.0-or-later.")
 _LICENCES = {
-    "stamps": ("gpl-2.0", "The stamps of Tux Paint, GPL-2.0-or-later."),
     "flickr8k": ("other", "Flickr8k: for research and teaching, not commercial; the photographs are their owners'."),
     "flickr30k": ("other", "Flickr30k: for research and teaching, not commercial; the photographs are their owners'."),
     "coco": ("other", "COCO: annotations CC BY 4.0; the photographs are their owners', under Flickr's terms."),
@@ -30,7 +31,9 @@ def licence_of(data: str, stated_licence: str = "") -> tuple[str, str]:
     """
     if stated_licence:
         return stated_licence.lower(), f"{stated_licence}, as stated by the person who exported this set."
-    return next((licence for name, licence in _LICENCES.items() if name in data.lower()), _UNKNOWN)
+    if data == "stamps":
+        return _OF_BUNDLED_STAMPS
+    return next((licence for name, licence in _LICENCES.items() if has_name(data, name)), _UNKNOWN)
 
 
 def card(

@@ -140,7 +140,16 @@ def test_the_card_tells_where_the_set_comes_from(exported: Exported, opened: Ope
 
 
 @pytest.mark.parametrize(
-    ("data", "word"), [("stamps", "gpl-2.0"), ("flickr8k", "other"), ("coco_karpathy", "other"), ("mine", "unknown")]
+    ("data", "word"),
+    [
+        ("stamps", "gpl-2.0"),
+        ("postal stamps 1920", "unknown"),
+        ("flickr8k", "other"),
+        ("coco_karpathy", "other"),
+        ("coco2014", "other"),
+        ("coconut-pictures", "unknown"),
+        ("mine", "unknown"),
+    ],
 )
 def test_licences_go_by_the_data(data: str, word: str):
     assert licence_of(data)[0] == word

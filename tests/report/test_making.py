@@ -148,7 +148,9 @@ def test_a_sweep_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Captu
     assert "There is no sweep 'nothing'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("data", "known"), [("flickr30k", True), ("coco_karpathy", True), ("stamps", False)])
+@pytest.mark.parametrize(
+    ("data", "known"), [("flickr30k", True), ("coco2014", True), ("coconut", False), ("stamps", False)]
+)
 def test_published_rows_are_those_of_the_data_at_the_nearest_budget(data: str, known: bool):
     rows = published_on(data, 99)
     assert bool(rows) == known
