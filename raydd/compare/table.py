@@ -116,7 +116,7 @@ def _data_and_budgets(rows: Sequence[Row]) -> list[tuple[str, int]]:
 
 
 def _build_table(rows: Sequence[Row], data: str, pairs: int) -> _Table:
-    """Return the table of one budget, with the published scores of each method below its row.
+    """Return the table of one budget, with the published scores of each method below its rows.
 
     Full data comes last; it is not compared with the other rows.
     """
@@ -133,7 +133,7 @@ def _build_table(rows: Sequence[Row], data: str, pairs: int) -> _Table:
         }
         texts.append(_cell_texts(row, signs))
         best.append(bold)
-        for published in published_rows(row.plan.method, data, pairs if row in rivals else 0):
+        for published in _published_below(row, rivals + full):
             texts.append(_published_texts(published))
             best.append({})
     columns = ["trained on", *COLUMNS, *_COST_COLUMNS]
@@ -184,6 +184,13 @@ def _cell_texts(row: Row, signs: dict[str, str]) -> dict[str, str]:
         "floats": cost("stored_numbers"),
         "kB": cost("stored_bytes", 1e-3),
     }
+
+
+def _published_below(row: Row, rows: Sequence[Row]) -> list[Published]:
+    """Return the published scores to show below a row: those of its method, below the last row of the method."""
+    key = row.plan.method, row.plan.data, row.plan.pairs
+    last = [other for other in rows if (other.plan.method, other.plan.data, other.plan.pairs) == key][-1]
+    return published_rows(*key) if row is last else []
 
 
 def _published_texts(row: Published) -> dict[str, str]:
@@ -237,7 +244,7 @@ def _csv_rows(rows: Sequence[Row]) -> pd.DataFrame:
                 "text encoder": published.text_encoder,
                 **published.scores,
             }
-            for published in published_rows(plan.method, plan.data, plan.pairs)
+            for published in _published_below(row, rows)
         ]
     return pd.DataFrame(lines)
 

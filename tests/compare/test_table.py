@@ -18,14 +18,14 @@ CURVE = [
 ]
 
 
-def row(method: str, *r_means: float, without: int = -1, data: str = "data") -> Row:
+def row(method: str, *r_means: float, without: int = -1, data: str = "data", variant: str = "", pairs: int = 9) -> Row:
     """A row of sets with these scores in every metric; `without` is one that failed."""
     sets = [
         MadeSet(number, [dict.fromkeys(METRICS, value)] * 2, 8, 3.0, 5.0, 2**20, 1234, 5000, f"set/{number}", (), CURVE)
         for number, value in enumerate(r_means)
         if number != without
     ]
-    return Row(plan_of(Config(), method, data, 9, "", {}), sets, (1.0, 99.0))
+    return Row(plan_of(Config(), method, data, pairs, variant, {}), sets, (1.0, 99.0))
 
 
 def written(folder: Path, *rows: Row) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
@@ -83,6 +83,17 @@ def test_budgets_and_the_rise_stand_in_every_row(tmp_path: Path) -> None:
     }
     assert np.isclose(float(records["lors"]["r_mean low"]), 1)
     assert len(list(csv.DictReader((tmp_path / "curves.csv").open()))) == 8
+
+
+def test_published_scores_stand_once_below_the_rows_of_their_method(tmp_path: Path) -> None:
+    names = "tuned", "published settings"
+    rows = [row("lors", 30.0, data="flickr8k", pairs=99, variant=variant) for variant in names]
+    write_comparison([*rows, row("mtt-vl", 30.0, data="flickr8k", pairs=99)], {}, tmp_path)
+    lines = [line for line in (tmp_path / "compare.md").read_text().splitlines() if line.startswith("| ")]
+    heads = [line.split("|")[1].split(":")[0].strip() for line in lines[1:]]
+    assert heads == ["lors, tuned", "lors, published settings", "‡ published", "mtt-vl", "‡ published"]
+    made_by = [line["made by"][:9] for line in csv.DictReader((tmp_path / "compare.csv").open())]
+    assert made_by == ["raydd", "raydd", "published", "raydd", "published"]
 
 
 def test_a_table_says_with_what_it_was_made(tmp_path: Path) -> None:
