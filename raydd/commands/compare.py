@@ -1,6 +1,6 @@
 """Compare methods in one table: each is tuned with the same number of trials and scored by the same students.
 
-The table also shows the cost of each method. It is written after every row, as compare.md, compare.csv and compare.html
+The table also shows the cost of each method. It is written after every set, as compare.md, compare.csv and compare.html
 in the folder comparisons/NAME of `place.home`. Run the same command again to continue an interrupted comparison.
 """
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from raydd import cli
 from raydd.plain_files import require_writable
 from raydd.progress import Progress
-from raydd.ranges import require
+from raydd.ranges import check_name, require
 from raydd.terminal.console import open_console
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def main(options: Options) -> int:
     from raydd.terminal.progress import progress_on
 
     require(options.film >= 0, "--film", options.film, "0 or more")
+    if options.comparison:
+        check_name("--comparison", options.comparison)
     if options.out:
         require_writable(options.out, "--out")
     use_threads(options.settings.place)
@@ -69,7 +71,7 @@ def _make_page(options: Options, progress: Progress) -> "tuple[Page, str]":
 
     page_options = PageOptions(options.map, options.film)
     if options.set:
-        return report_of_set(options.set, options.settings, page_options, progress), options.set.name
+        return report_of_set(options.set, options.settings, page_options, progress), options.set.resolve().name
     if options.comparison:
         return comparison_page(_home_folder(options) / "comparisons" / options.comparison), options.comparison
     name = sweep_named(options.settings.sweep.name, study_address(options.settings.place))

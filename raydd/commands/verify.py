@@ -54,7 +54,7 @@ def main(options: Options) -> int:
         if deletable:
             console.print("`raydd verify --delete` deletes these files, except the unknown ones.")
         return 1
-    if asks_first and console.input(f"Delete {len(deletable)} of them? \\[y/N] ").strip().lower() not in ("y", "yes"):
+    if asks_first and console.input(f"Delete {len(deletable)} of them? [y/N] ").strip().lower() not in ("y", "yes"):
         console.print("Nothing was deleted.")
         return 1
     deleted = delete(store, deletable)

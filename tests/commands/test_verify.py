@@ -54,11 +54,19 @@ def test_what_is_deleted_is_listed_before(verify, record: Record, capsys: pytest
 
 
 @pytest.mark.parametrize(("answer", "deleted"), [("y", True), ("YES", True), ("n", False), ("", False)])
-def test_a_terminal_is_asked(verify, record: Record, monkeypatch: pytest.MonkeyPatch, answer: str, deleted: bool):
+def test_a_terminal_is_asked(
+    verify,
+    record: Record,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: str,
+    deleted: bool,
+):
     path = damage(record)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda *_: answer)
     assert verify("--delete") == (0 if deleted else 1)
+    assert "Delete 1 of them? [y/N] " in capsys.readouterr().out
     assert path.exists() is not deleted
 
 
