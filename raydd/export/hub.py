@@ -65,7 +65,7 @@ def write_description(opened: OpenedSet, config: Config, folder: Path) -> dict[s
     synthetic, similarity = opened.synthetic, opened.synthetic.similarity
     images: dict[str, Any] = {"key": "pixels", "are": "pixels-255"}
     if synthetic.pixels is None:
-        images = {"key": "image_features", "are": "features", "of": config.encoders.image}
+        images = {"key": "image_features", "are": "features", "of": without_folder(config.encoders.image)}
     similarity_keys: dict[str, Mapping[str, Any] | str] = {
         "identity": "none",
         "full": {"matrix": f"{FACTOR}entries"},
@@ -75,7 +75,7 @@ def write_description(opened: OpenedSet, config: Config, folder: Path) -> dict[s
         "file": SET,
         "name": name_of(opened),
         "images": images,
-        "texts": {"key": "text_features", "are": "features", "of": config.encoders.text},
+        "texts": {"key": "text_features", "are": "features", "of": without_folder(config.encoders.text)},
         "similarity": similarity_keys[similarity.kind],
         "rates": {"image": "rates.0", "text": "rates.1"},
         "loss": synthetic.loss,

@@ -99,7 +99,7 @@ def score_foreign(config: Config, store: Store, foreign: ForeignSet, progress: P
         ("image", foreign.image_encoder, encoders.image),
         ("text", foreign.text_encoder, encoders.text),
     ):
-        if set_encoder not in ("", config_encoder):
+        if set_encoder and without_folder(set_encoder) != without_folder(config_encoder):
             raise ConfigError(
                 f"{foreign.name} has {side} features of {set_encoder}, but encoders.{side} is {config_encoder}. "
                 f"Give --encoders.{side} {set_encoder}."

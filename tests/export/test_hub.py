@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 from made_sets import ENCODERS, Made, flags, made_set, trained_set
 
+import raydd
+from raydd import stages
 from raydd.cli import main
 from raydd.errors import ConfigError
 from raydd.export.exporting import export_set, exported_file_names
 from raydd.export.hub import require_scorable, tolerance
+from raydd.place import open_store
 from raydd.sets.read import open_set
 from raydd.settings import load, with_settings
 
@@ -80,3 +83,25 @@ def test_what_nobody_could_repeat_is_refused_before_anything_is_written(tmp_path
     assert not (tmp_path / "out").exists()
     with pytest.raises(ConfigError, match="was made with the image encoder"):
         require_scorable(opened, load(settings={"encoders.text": ENCODERS[-1]}))
+
+
+def test_the_card_s_command_runs_beside_an_encoder_of_the_user_s_own_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made, file = made_set("features"), Path(__file__).parents[1] / "tiny_encoders.py"
+    (tmp_path / "sub").mkdir()
+    shutil.copy(file, tmp_path / "sub")
+    monkeypatch.chdir(tmp_path)
+    given = {f"encoders.{side}": f"sub/tiny_encoders.py:{side}" for side in ("image", "text")}
+    config = with_settings(made.config, {**given, "distill.steps": 2, "place.home": str(tmp_path / "home")})
+    store = open_store(config.place)
+    work = raydd.open(config, store)
+    stages.final_synthetic(work)
+    folder = Path(store.root) / stages.synthetic_record(work).folder
+    export_set(folder, "hub", tmp_path / "out", config)
+    assert "sub/" not in (tmp_path / "out" / "set.yaml").read_text()
+    (shown,) = re.findall(r"```sh\n(.*?)```", (tmp_path / "out" / "README.md").read_text(), re.DOTALL)
+    command = shlex.split(shown.replace("\\\n", " ").replace("DATA", made.config.data.root))
+    (tmp_path / "out" / file.name).write_bytes(file.read_bytes())
+    monkeypatch.chdir(tmp_path / "out")
+    assert main([*command[1:], "--place.home", str(tmp_path / "home")]) == 0
