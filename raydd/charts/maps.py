@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from torch import Tensor
 
-from raydd.charts.chart import DIVERGING, LIGHT, MUTED, Chart, chart
+from raydd.charts.chart import DIVERGING, LEGEND_ABOVE, LIGHT, MUTED, Chart, chart
 from raydd.errors import ConfigError
 
 
@@ -141,7 +141,7 @@ def _modality_map(
     figure.update_layout(
         xaxis={"range": ranges[0], "title": f"{axis_name} 1"},
         yaxis={"range": ranges[1], "title": f"{axis_name} 2"},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        legend=LEGEND_ABOVE,
     )
     centre_distance = float(np.linalg.norm(images.mean(0) - texts.mean(0)))
     summary = (

@@ -12,7 +12,7 @@ import jinja2
 import plotly.offline
 
 from raydd.charts.chart import Chart
-from raydd.report.gallery import ShownPair
+from raydd.report.gallery import AMPLIFIED, ShownPair
 from raydd.tuning.pruning import RungForecast
 
 
@@ -93,7 +93,12 @@ def render(page: Page) -> str:
         *page.maps, page.similarity,
     ]  # fmt: skip
     return template.render(
-        page=page, metrics=METRICS, on_top=ON_TOP, at_first=AT_FIRST, plotly=_packed_plotly() if any(charts) else ""
+        page=page,
+        metrics=METRICS,
+        on_top=ON_TOP,
+        at_first=AT_FIRST,
+        amplified=AMPLIFIED,
+        plotly=_packed_plotly() if any(charts) else "",
     )
 
 

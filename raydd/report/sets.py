@@ -12,7 +12,7 @@ from raydd.charts.maps import modality_maps, similarity_map
 from raydd.errors import ConfigError
 from raydd.evaluate.collapse import collapse_measures, encoder_similarities
 from raydd.protocols import Workbench, open_workbench, trial_settings
-from raydd.report.gallery import shown_pairs
+from raydd.report.gallery import AMPLIFIED, shown_pairs
 from raydd.sets.read import OpenedSet
 from raydd.settings import with_settings
 from raydd.store import Record, Store
@@ -129,7 +129,7 @@ def _pairs_note(opened: OpenedSet) -> str:
         )
     return (
         f"Left: the synthetic image, and behind the slider the real image that it started from. Right: the difference "
-        f"between the two, amplified six times, around grey. For students, {encoders.image.name} encodes the images; "
-        f"the texts are learned features of {encoders.text.name}. The captions shown are the real "
-        "captions nearest to them."
+        f"between the two, amplified {AMPLIFIED} times, around grey. For students, {encoders.image.name} encodes "
+        f"the images; the texts are learned features of {encoders.text.name}. The captions shown are the real captions "
+        "nearest to them."
     )

@@ -16,6 +16,7 @@ from raydd.code_version import code_version
 from raydd.evaluate.published import published_on
 from raydd.place import study_address
 from raydd.progress import silent
+from raydd.report.gallery import AMPLIFIED
 from raydd.report.making import report_of_sweep
 from raydd.report.set_page import cells
 from raydd.report.sets import PageOptions
@@ -58,6 +59,11 @@ def test_every_pair_has_its_three_pictures_with_words_and_a_slider(page: str):
     assert all(image["alt"] for image in seen.tags["img"])
     assert len([one for one in seen.tags["input"] if one["type"] == "range"]) == 6 + 1
     assert len(seen.tags["article"]) == 6
+
+
+def test_the_page_says_how_much_differences_are_amplified(page: str):
+    assert len(re.findall(rf"change . {AMPLIFIED}, [\d.]+ of 255", page)) == 6
+    assert f"amplified {AMPLIFIED} times" in page
 
 
 def test_the_set_stands_beside_its_baselines(page: str):
