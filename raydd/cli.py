@@ -86,6 +86,9 @@ def _exit_code(arguments: list[str]) -> int:
         _print_message(str(error), debug)
         return 2
     except SystemExit as system_exit:  # tyro has shown the help, or what is wrong with a flag
+        if isinstance(system_exit.code, str):  # of a library: its last words, as Python prints them
+            print(system_exit.code, file=sys.stderr)
+            return 1
         return int(system_exit.code or 0)
     except BrokenPipeError:  # the reader of the output, such as `head`, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

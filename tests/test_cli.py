@@ -299,6 +299,16 @@ def test_an_unexpected_error_is_one_line_too(monkeypatch: pytest.MonkeyPatch, ca
     )
 
 
+def test_the_last_words_of_a_library_that_ends_the_process_are_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from raydd.commands import run
+
+    monkeypatch.setattr(run, "main", lambda options: sys.exit("no licence found"))
+    assert main(["run"]) == 1
+    assert capsys.readouterr().err == "no licence found\n"
+
+
 def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     from raydd.commands import run
 
