@@ -51,7 +51,6 @@ class Similarity:
         left, right = self.factors["left"][index], self.factors["right"][index]
         return torch.diag_embed(self.factors["diagonal"][index]) + (self.alpha / left.shape[-1]) * left @ right.mT
 
-    def matrix(self) -> Float[Tensor, "N N"]:
-        """Return all of S."""
-        device = next(iter(self.factors.values())).device if self.factors else "cpu"
+    def matrix(self, device: str = "cpu") -> Float[Tensor, "N N"]:
+        """Return all of S, on the device of its factors."""
         return self.minibatch(torch.arange(self.size, device=device))

@@ -35,7 +35,7 @@ class CovarianceMatching(AllPairsObjective):
         return self._step_loss
 
     def _step_loss(self, pairs: LearnedPairs) -> StepLoss:
-        image, text = self.real.standardised(pairs.images, pairs.texts)
+        image, text = self.standardised(pairs.images, pairs.texts)
         covariance = (cross_covariance(image, text) - self._target.to(image)).square().sum()
         means = squared_means(image, text)
         loss = covariance + self.config.mean_weight * means

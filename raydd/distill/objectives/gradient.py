@@ -16,10 +16,11 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from raydd.distill.draws import step_seed
-from raydd.distill.experts import Heads, contrastive_loss
-from raydd.distill.heads import Head, embed, on
+from raydd.distill.experts import Experts, Heads, contrastive_loss
+from raydd.distill.heads import Head, embed, initial_head, on
 from raydd.distill.matching import LearnedPairs, StepLoss
 from raydd.distill.objectives.objective import AllPairsObjective, LossOfPairs, ObjectiveInputs
+from raydd.place import sent
 
 _FIRST_FRESH_SEED = 2**40  # first seed of the heads that steps draw; no expert and no student has such a seed
 
@@ -29,19 +30,28 @@ class GradientMatching(AllPairsObjective):
 
     def __init__(self, inputs: ObjectiveInputs) -> None:
         super().__init__(inputs)
+        assert isinstance(inputs.experts, Experts)  # the only ones whose features are cached
         self._experts, self._temperature, self._loss = inputs.experts, inputs.temperature, inputs.loss
 
     def draw(self, step: int) -> LossOfPairs:
         """Return the loss at the step's random heads, on the step's minibatch of real pairs."""
         seed = step_seed(self.config, step)
-        heads: Heads = self._experts.initial(_FIRST_FRESH_SEED + seed - self._experts.first_seed)
-        image, text = (Head(*(part.requires_grad_() for part in on(head, self.device))) for head in heads)
-        images, texts = self.real.minibatch(self.config.real_minibatch, Generator().manual_seed(seed))
-        real_gradients = self._gradients((image, text), images.to(self.device), texts.to(self.device), contrastive_loss)
+        image, text = self._draw_heads(Generator(self.device).manual_seed(_FIRST_FRESH_SEED + seed))
+        rows = self.real.minibatch(self.config.real_minibatch, Generator().manual_seed(seed))
+        images, texts = (sent(side, self.device) for side in rows)
+        real_gradients = self._gradients((image, text), images, texts, contrastive_loss)
         return partial(self._step_loss, (image, text), [gradient.detach() for gradient in real_gradients])
 
+    def _draw_heads(self, generator: Generator) -> Heads:
+        """Draw heads of the experts' shape on the generator's device, as leaf tensors."""
+        image, text = (
+            Head(*(part.requires_grad_() for part in initial_head(width, self._experts.width, generator)))
+            for width in (self._experts.image_width, self._experts.text_width)
+        )
+        return image, text
+
     def _step_loss(self, heads: Heads, real_gradients: list[Tensor], pairs: LearnedPairs) -> StepLoss:
-        similarity = pairs.similarity.matrix().to(pairs.images)
+        similarity = pairs.similarity.matrix(pairs.device).to(pairs.images)
         gradients = self._gradients(
             (on(heads[0], pairs.images), on(heads[1], pairs.texts)),
             pairs.images,

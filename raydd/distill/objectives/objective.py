@@ -18,7 +18,7 @@ from torch import Tensor
 from raydd.config import DistillConfig
 from raydd.distill.losses import Loss
 from raydd.distill.matching import LearnedPairs, StepLoss, StudentRun
-from raydd.distill.objectives.real_pairs import RealPairs
+from raydd.distill.objectives.real_pairs import RealPairs, standardised
 from raydd.distill.trajectories import Trajectories
 from raydd.errors import ConfigError
 
@@ -99,7 +99,14 @@ class AllPairsObjective(Objective):
             ConfigError: there are no cached features.
         """
         self.config, self.device, self.real = inputs.config, inputs.device, inputs.real_pairs
+        self._spreads = self.real.image_spread.to(self.device), self.real.text_spread.to(self.device)
 
     def used(self, step: int) -> Int[Tensor, "N"]:  # noqa: ARG002
         """Return all pairs."""
         return torch.arange(self.config.pairs)
+
+    def standardised(
+        self, images: Float[Tensor, "B d"], texts: Float[Tensor, "B e"]
+    ) -> tuple[Float[Tensor, "B d"], Float[Tensor, "B e"]]:
+        """Standardise images and texts on the device, each by its own mean and deviation over the real pairs."""
+        return standardised(images, self._spreads[0]), standardised(texts, self._spreads[1])

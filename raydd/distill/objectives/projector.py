@@ -47,7 +47,7 @@ class ProjectorMatching(AllPairsObjective):
     def _step_loss(
         self, image_projector: Float[Tensor, "d e"], text_projector: Float[Tensor, "e d"], pairs: LearnedPairs
     ) -> StepLoss:
-        image, text = self.real.standardised(pairs.images, pairs.texts)
+        image, text = self.standardised(pairs.images, pairs.texts)
         strength = self.config.ridge_strength
         to_text = _relative_distance(projector(image, text, strength), image_projector)
         to_image = _relative_distance(projector(text, image, strength), text_projector)

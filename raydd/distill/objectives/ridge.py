@@ -23,6 +23,7 @@ from raydd.distill.experts import contrastive_loss
 from raydd.distill.heads import to_sphere
 from raydd.distill.matching import LearnedPairs, StepLoss
 from raydd.distill.objectives.objective import AllPairsObjective, LossOfPairs, ObjectiveInputs
+from raydd.place import sent
 
 
 class RidgeStudents(AllPairsObjective):
@@ -42,16 +43,17 @@ class RidgeStudents(AllPairsObjective):
     def draw(self, step: int) -> LossOfPairs:
         """Return the loss on the step's minibatch of real pairs."""
         generator = Generator().manual_seed(step_seed(self.config, step))
-        image, text = self.real.minibatch(self.config.real_minibatch, generator)
-        return partial(self._step_loss, image.to(self.device), text.to(self.device))
+        rows = self.real.minibatch(self.config.real_minibatch, generator)
+        image, text = (sent(side, self.device) for side in rows)
+        return partial(self._step_loss, image, text)
 
     def _step_loss(self, image: Float[Tensor, "B d"], text: Float[Tensor, "B e"], pairs: LearnedPairs) -> StepLoss:
         parameters = pairs.objective
-        images, texts = self.real.standardised(pairs.images, pairs.texts)
-        real_images, real_texts = self.real.standardised(image.to(pairs.images), text.to(pairs.texts))
+        images, texts = self.standardised(pairs.images, pairs.texts)
+        real_images, real_texts = self.standardised(image.to(pairs.images), text.to(pairs.texts))
         mapped_images = regressed(
             real_images, images, parameters["log_image_strength"].exp()
-        ) @ pairs.similarity.matrix().to(pairs.images)
+        ) @ pairs.similarity.matrix(pairs.device).to(pairs.images)
         mapped_texts = regressed(real_texts, texts, parameters["log_text_strength"].exp())
         loss = contrastive_loss(
             to_sphere(mapped_images) @ to_sphere(mapped_texts).T / parameters["log_temperature"].exp()

@@ -11,8 +11,9 @@ from torch import Tensor
 from bench.counting import count_operations
 from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts
+from raydd.distill.heads import Head, head_size
 from raydd.distill.image_variables import LearnedFeatures
-from raydd.distill.matching import LearnedPairs
+from raydd.distill.matching import LearnedPairs, StepLoss
 from raydd.distill.objectives import RealPairs
 from raydd.errors import ConfigError
 
@@ -143,6 +144,25 @@ def test_real_pairs_are_read_by_the_first_step(
     assert sum(read) == len(train_split.texts)
     run.step()
     assert sum(read) == len(train_split.texts)
+
+
+@pytest.mark.parametrize("objective", WITHOUT_STUDENTS)
+def test_a_step_on_a_gpu_waits_for_nothing(
+    train_split: Split, experts: Experts, objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to its loss; `meta` stands for the GPU, and has no random generators of its own."""
+
+    def heads_on_gpu(width_in: int, width: int, _: object) -> Head:
+        return Head.of_flat(torch.empty(head_size(width_in, width), device="meta"), width_in, width)
+
+    monkeypatch.setattr("raydd.distill.objectives.gradient.Generator", lambda *_: torch.Generator())
+    monkeypatch.setattr("raydd.distill.objectives.gradient.initial_head", heads_on_gpu)
+    monkeypatch.setattr(StepLoss, "of", lambda loss, *_: loss)
+    run = begin(train_split, experts, "meta", objective=objective, similarity="identity", steps=40)
+    pairs = run._current_pairs()
+    for step in range(40):  # reads what is read once
+        run.objective.draw(step)(pairs)
+    assert not count_operations(lambda: run.objective.draw(40)(pairs)).waits
 
 
 def test_an_objective_that_lacks_the_real_pairs_says_so(train_split: Split, experts: Experts) -> None:
