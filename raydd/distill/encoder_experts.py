@@ -22,6 +22,7 @@ from raydd.distill.encoder_student import Networks
 from raydd.distill.experts import expert_loss
 from raydd.distill.heads import Head, dropout_mask, initial_head, project, to_sphere
 from raydd.distill.trajectories import Trajectories
+from raydd.place import sent
 from raydd.store import Record
 
 VERSION = 2  # 2: sealed to their place
@@ -95,17 +96,17 @@ def train_epoch(
     loss_of = expert_loss(recipe)
     generator, losses, networks = Generator(device).manual_seed(seed), [], networks.to(device)
     for (captions, pixels), multiplier in zip(batches, lr_multipliers, strict=True):
-        encoded = EncodedImages(encoder, networks.image, pixels.to(device) / 255)
+        encoded = EncodedImages(encoder, networks.image, sent(pixels, device) / 255)
         text_weights = leaves(networks.text)
         dropout = dropout_mask((len(captions), encoded.features.shape[1]), recipe.dropout, generator)
-        projected = project(Head(**text_weights), texts[captions].to(device, torch.float32), dropout)
+        projected = project(Head(**text_weights), sent(texts[captions], device).float(), dropout)
         loss = loss_of(to_sphere(encoded.features) @ to_sphere(projected).T / recipe.temperature)
         at_features, *at_text = torch.autograd.grad(loss, [encoded.features, *text_weights.values()])
         gradient = Networks(encoded.gradient(at_features), dict(zip(text_weights, at_text, strict=True)))
         networks = networks.moved(gradient, (-recipe.encoder_lr * multiplier, -recipe.lr * multiplier))
-        losses.append(float(loss.detach()))
+        losses.append(loss.detach())
         on_batch()
-    return sum(losses) / len(losses), networks
+    return float(torch.stack(losses).mean()), networks
 
 
 def minibatches(captions: int, size: int, seed: int) -> list[list[int]]:
