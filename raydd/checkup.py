@@ -21,7 +21,7 @@ from raydd.cost.bytes import expert_bytes
 from raydd.data import DataSet
 from raydd.data.encoders import ImageEncoder, TextEncoder
 from raydd.errors import ConfigError, RayddError
-from raydd.place import device_of, open_store, use_threads
+from raydd.place import device_of, open_store, sees_gpu, use_threads
 from raydd.plain_files import read_file
 from raydd.preflight import STORE_SECONDS, Check, Command, guarded, quick_checks
 from raydd.progress import Progress, silent
@@ -64,14 +64,13 @@ def examine(
     ]
     required_texts = [check.text for check in required]
     quick = [
-        check
+        guarded("device", lambda: _describe_device(config, command))
+        if (check.name, check.state) == ("device", "ok")
+        else check
         for check in quick_checks(config, command)
         if check.name not in _LOADING_CHECKS or (check.state == "missing" and check.text not in required_texts)
     ]
-    for check in quick:
-        yield (
-            Check("device", "ok", _describe_device(config)) if (check.name, check.state) == ("device", "ok") else check
-        )
+    yield from quick
     if command == "sweep":
         yield guarded("space", lambda: f"{config.sweep.space}, sampler {config.sweep.sampler}{plan.check_space()}")
     yield from required
@@ -134,11 +133,14 @@ class _Plan:
         return f"{max(pair_counts)} of {len(self.data.train)} training images"
 
 
-def _describe_device(config: Config) -> str:
-    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+def _describe_device(config: Config, command: Command) -> str:
+    """Describe the device, after trying it, and what this machine has."""
+    on_cpu = command != "run" and config.sweep.gpus == 0 and config.place.device == "auto"
+    device = "cpu" if on_cpu else device_of(config.place)
+    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count() if sees_gpu() else 0)]
     names = ", ".join(f"{gpu.name} with {decimal(gpu.total_memory)}" for gpu in gpus) or "no GPU"
     cores = len(os.sched_getaffinity(0))
-    return f"{device_of(config.place)}; {names}; {cores} CPU cores, {torch.get_num_threads()} threads a process"
+    return f"{device}; {names}; {cores} CPU cores, {torch.get_num_threads()} threads a process"
 
 
 def _check_package(name: str, purpose: str, *, needed: bool) -> Check:

@@ -117,20 +117,26 @@ def unopened_study(address: str, error: Exception) -> ConfigError:
 
 
 def device_of(place: PlaceConfig) -> str:
-    """Return the torch device that `place.device` names; auto is a GPU if there is one.
+    """Return the torch device that `place.device` names; auto is a GPU if torch sees one. A GPU is tried first.
 
     Raises:
         ConfigError: the device does not exist, or torch cannot compute on it.
     """
     import torch
 
-    if place.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if place.device != "cpu":
-        _require_usable(place.device)
-        if place.device.startswith("cuda:"):  # or threads that name no device, torch's own too, use the first GPU
-            torch.cuda.set_device(place.device)
-    return place.device
+    device = ("cuda" if sees_gpu() else "cpu") if place.device == "auto" else place.device
+    if device != "cpu":
+        _require_usable(device)
+        if device.startswith("cuda:"):  # or threads that name no device, torch's own too, use the first GPU
+            torch.cuda.set_device(device)
+    return device
+
+
+def sees_gpu() -> bool:
+    """Whether torch sees a GPU. It is not tried, since that takes memory, and a driver leaves its GPUs to workers."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def device_name(device: str) -> str:
@@ -171,13 +177,16 @@ def _require_usable(device: str) -> None:
 
 
 def unused_gpus() -> str:
-    """Say why torch cannot use the NVIDIA GPUs of this machine; empty if it can, or if there are none."""
+    """Say why torch cannot use the NVIDIA GPUs of this machine; empty if it sees them, or if there are none."""
     import torch
 
-    if not (count := len(_gpu_files())) or torch.cuda.is_available():
+    count = len(_gpu_files())
+    if torch.cuda.is_available() or not (count or _DRIVER.exists()):
         return ""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return ""  # hidden on purpose
+    if not count:
+        return f"{driver_and_wheel()}. {_device_advice()}"
     return (
         f"torch cannot use the {count} GPU{'s' if count > 1 else ''} of this machine: {driver_and_wheel()}. "
         f"{_device_advice()}"
@@ -189,6 +198,8 @@ def driver_and_wheel() -> str:
     import torch
 
     driver = f"NVIDIA driver {_DRIVER.read_text().strip()}" if _DRIVER.exists() else "no NVIDIA driver"
+    if _DRIVER.exists() and not _gpu_files():  # a container sees the driver of its host
+        driver += ", but no GPU is passed into this container"
     versions = {"CUDA": torch.version.cuda, "ROCm": torch.version.hip}
     built_for = " and ".join(f"{platform} {version}" for platform, version in versions.items() if version)
     return f"{driver}, and torch {torch.__version__} is a wheel {'for ' + built_for if built_for else 'without CUDA'}"
@@ -199,6 +210,8 @@ def _device_advice() -> str:
 
     if not _DRIVER.exists():
         return "Set place.device to auto or cpu, and sweep.gpus to auto or 0."
+    if not _gpu_files():
+        return "Start it with its GPUs (Docker: --gpus all), or set place.device to cpu and sweep.gpus to 0."
     replacement = "another wheel or a newer driver" if torch.version.cuda else "a wheel with CUDA"
     return (
         f"Install {replacement} (https://pytorch.org/get-started/locally), or set place.device to cpu and sweep.gpus "

@@ -22,6 +22,7 @@ from raydd.place import (
     mlflow_address,
     open_store,
     require_one_device,
+    sees_gpu,
     sqlite_file,
     study_address,
     unopened_study,
@@ -71,7 +72,7 @@ def require_ready(config: Config, command: Command, warn: Callable[[str], None])
 
 def quick_checks(config: Config, command: Command) -> Iterator[Check]:
     """Yield the checks that need neither the data nor the encoders."""
-    yield guarded("device", lambda: _check_device(config))
+    yield guarded("device", lambda: _check_device(config, command))
     automatic = config.place.device == "auto" or (command != "run" and config.sweep.gpus == "auto")
     if automatic and (text := unused_gpus()):
         yield Check("GPUs", "warning", text)
@@ -97,8 +98,9 @@ def guarded(name: str, check: Callable[[], str]) -> Check:
         return Check(name, "missing", kind + " ".join(str(error).split()))
 
 
-def _check_device(config: Config) -> str:
-    return device_of(config.place)
+def _check_device(config: Config, command: Command) -> str:
+    """Check the device; for a sweep or a comparison, Ray's workers try theirs, and this process takes no GPU memory."""
+    return config.place.device if command != "run" and config.place.device == "auto" else device_of(config.place)
 
 
 def _little_shared_memory(config: Config) -> str:
@@ -153,7 +155,7 @@ def _check_trial_gpus(config: Config) -> str:
     import torch
 
     require_one_device(config)
-    requested, available = config.sweep.gpus, torch.cuda.device_count()
+    requested, available = config.sweep.gpus, torch.cuda.device_count() if sees_gpu() else 0
     if ray_address(config.place.ray) != "local":
         return f"sweep.gpus {requested}, of the cluster"
     if requested == "auto":

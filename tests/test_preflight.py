@@ -95,6 +95,37 @@ def test_gpus_that_torch_cannot_use_are_named_before_all_is_computed_on_the_cpu(
     assert place.unused_gpus() == ""
 
 
+def test_gpus_that_the_driver_counts_and_torch_cannot_use_are_no_trial_s(config: Config, gpu: Path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # as NVML counts with a driver that is too old
+    for asked in (1.0, -1.0):
+        found = {check.name: check for check in quick_checks(with_settings(config, {"sweep.gpus": asked}), "sweep")}
+        assert found["GPUs of trials"].state == "missing"
+        assert "NVIDIA driver 550.54.14" in found["GPUs of trials"].text
+    found = {check.name: check for check in quick_checks(config, "sweep")}
+    assert found["GPUs of trials"].text == "sweep.gpus auto: the CPU"
+
+
+def test_a_card_that_torch_s_wheel_does_not_match_is_named_before_the_encoder_is_loaded(
+    config: Config, gpu: Path, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # it is, and this torch cannot compute on it
+    with pytest.raises(ConfigError, match=r"cannot compute on the device cuda: NVIDIA driver 550\.54\.14, and torch"):
+        require_ready(config, "run", lambda text: None)
+    require_ready(config, "sweep", lambda text: None)  # whose workers try, since this process must not use the GPU
+
+
+def test_a_container_without_its_host_s_gpus_is_named(config: Config, gpu: Path):
+    for number in range(2):
+        (gpu / f"nvidia{number}").unlink()
+    said: list[str] = []
+    require_ready(config, "sweep", said.append)
+    assert len(said) == 1
+    assert "NVIDIA driver 550.54.14, but no GPU is passed into this container" in said[0]
+    assert "Docker: --gpus all" in said[0]
+    with pytest.raises(ConfigError, match="no GPU is passed into this container"):
+        require_ready(with_settings(config, {"sweep.gpus": 1.0}), "sweep", said.append)
+
+
 def test_a_run_that_was_told_to_use_the_cpu_hears_nothing_of_gpus(config: Config, gpu: Path):
     said: list[str] = []
     require_ready(with_settings(config, {"place.device": "cpu", "sweep.gpus": 0.0}), "sweep", said.append)
@@ -120,6 +151,7 @@ def test_a_container_s_little_shared_memory_is_named_where_images_go_to_a_gpu(
 @pytest.mark.parametrize(("asked", "text"), [("auto", "auto: 2 GPUs"), (-1.0, "-1 of 2"), (0.0, "0: the CPU")])
 def test_gpus_of_trials(config: Config, monkeypatch: pytest.MonkeyPatch, asked: float | str, text: str):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     found = {check.name: check for check in quick_checks(with_settings(config, {"sweep.gpus": asked}), "sweep")}
     assert found["GPUs of trials"].state == "ok"
     assert text in found["GPUs of trials"].text

@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raydd.cluster.growth import growth
 from raydd.config import Config, PlaceConfig
 from raydd.errors import ConfigError
-from raydd.place import device_of, require_one_device
+from raydd.place import device_of, require_one_device, sees_gpu
 from raydd.settings import with_settings
 
 MACHINE_SECONDS = 1800.0  # within which a cluster must start its first machine with a GPU
@@ -70,7 +70,7 @@ def wanted_gpus(config: Config, address: str) -> float:
     if config.place.device == "cpu":
         return 0.0
     if address == "local":
-        return -1.0 if device_of(PlaceConfig()).startswith("cuda") else 0.0
+        return -1.0 if sees_gpu() else 0.0
     if not gpus_to_come() and growth().unknown:
         raise ConfigError(
             "sweep.gpus (or --gpus) is auto, but Ray sees no GPU yet, and does not say whether the machines that may "

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 
 from raydd import checkup
 from raydd.checkup import examine
@@ -105,6 +106,13 @@ def test_what_is_missing_is_named_with_what_to_do_and_stops_no_other_check(
 
 def test_a_device_that_is_not_there(config: Config):
     assert checks(changed(config, place__device="cuda:77"))["device"].state == "missing"
+
+
+def test_a_gpu_is_tried_for_a_sweep_too_unless_trials_use_none(config: Config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # and this torch cannot compute on one
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert "cannot compute on the device cuda" in checks(config, "sweep")["device"].text
+    assert checks(changed(config, sweep__gpus=0.0), "sweep")["device"].state == "ok"
 
 
 def test_weights_that_are_not_there_are_named_beside_a_device_that_is_not_there(config: Config):
