@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import GetTimeoutError, NodeDiedError, ObjectLostError, RayError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raydd.cluster.connect import reason_of
 from raydd.cluster.growth import growth
 from raydd.config import Config, PlaceConfig
 from raydd.errors import ConfigError
@@ -173,6 +174,8 @@ def _await_gpu_machine(wait: float, deadline: float, why_none: Callable[[], str]
             ) from error
         except _LOST:
             time.sleep(_AGAIN_SECONDS)
+        except RayError:  # a machine is there; it is asked again, by its name
+            return
 
 
 def faults() -> list[str]:
@@ -227,11 +230,16 @@ def _query_cards(nodes: dict[str, int], wait: float) -> tuple[list[Cards], bool]
         for task in pending:
             ray.cancel(task)
     machine_lost = False
+    hosts = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes()}
     for task in ready:
+        node = tasks[task]
         try:
-            _cards_by_node[tasks[task]] = ray.get(task)
-        except RayError as error:  # not a fault of the machine's GPUs
-            machine_lost = machine_lost or isinstance(error, _LOST)
+            _cards_by_node[node] = ray.get(task)
+        except _LOST:
+            machine_lost = True
+        except RayError as error:  # such as a machine without raydd
+            fault = f"{hosts.get(node, node)} cannot say which GPUs it has: {reason_of(error)}"
+            _cards_by_node[node] = Cards(node, (), (), fault)
     return [_cards_by_node[node_id] for node_id in nodes if node_id in _cards_by_node], machine_lost
 
 

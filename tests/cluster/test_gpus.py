@@ -113,6 +113,19 @@ def test_machines_that_are_all_lost_are_a_sentence_in_the_end(ray_here, monkeypa
     assert len(asked) > 1
 
 
+@pytest.mark.parametrize("there", [{"1": 1}, {}])
+def test_a_machine_that_cannot_look_at_its_gpus_is_named_with_the_reason(ray_here, monkeypatch, there):
+    def looking(gpus, node_id=""):
+        return ray.remote(num_cpus=0, max_retries=0)(lambda _: int("raydd"))  # as where raydd is not installed
+
+    monkeypatch.setattr(gpus, "_look_task", looking)
+    monkeypatch.setattr(gpus, "_cards_by_node", {})
+    nodes = iter([there])
+    monkeypatch.setattr(gpus, "_gpu_nodes", lambda: next(nodes, {"1": 1}))
+    with pytest.raises(ConfigError, match="1 cannot say which GPUs it has: ValueError: invalid literal"):
+        usable_cards(wait=60.0)
+
+
 @pytest.mark.parametrize("wait", [0.0, 0.2])
 def test_gpus_that_other_work_holds_are_a_sentence_in_the_end(ray_here, monkeypatch, wait):
     def looking(gpus, node_id=""):
