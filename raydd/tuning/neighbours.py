@@ -26,11 +26,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import optuna
 from jaxtyping import Float
 from numpy import ndarray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import norm, rankdata
@@ -47,8 +45,8 @@ _PATIENCE = 10  # trials without a gain after which the exponent of time is halv
 SECONDS = "seconds"  # attribute of a trial: its predicted seconds
 
 
-class NeighbourSampler(BaseSampler):
-    """Draws the settings of one trial; models the settings that every trial has."""
+class NeighbourSampler:
+    """Draws the settings of one trial. `raydd.tuning.samplers.WholeSpaceSampler` shows it the trials of a study."""
 
     def __init__(
         self,
@@ -67,30 +65,8 @@ class NeighbourSampler(BaseSampler):
             seconds_per_trial: seconds below which a trial's time does not count.
             max_seconds: seconds above which a trial is not drawn, unless all neighbours take longer.
         """
-        self._rng, self._independent_sampler = np.random.default_rng(seed), RandomSampler(seed=seed)
+        self._rng = np.random.default_rng(seed)
         self._seconds_of, self._seconds_per_trial, self._max_seconds = seconds_of, seconds_per_trial, max_seconds
-
-    def infer_relative_search_space(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,  # noqa: ARG002 - Optuna's interface
-    ) -> dict[str, BaseDistribution]:
-        """Return the settings that every complete trial has."""
-        return optuna.search_space.intersection_search_space(study.get_trials(deepcopy=False))
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Draw a setting that is not modelled at random."""
-        return self._independent_sampler.sample_independent(study, trial, param_name, param_distribution)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Return the neighbour with the largest expected improvement, or the largest per second."""
-        other_trials = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
-        tried = [other.params for other in other_trials]
-        return self.draw(other_trials, search_space, study.direction, tried=tried)
 
     def draw(
         self,
@@ -107,15 +83,14 @@ class NeighbourSampler(BaseSampler):
         other choices do not change the result.
 
         Args:
-            trials: complete trials, and running ones, which are assumed to score as the model expects. Trials in other
-                states are ignored.
+            trials: complete trials, and running ones, which are assumed to score as the model expects; each with all
+                settings of the space.
             space: the settings to draw.
             direction: whether a higher or a lower value is better.
             tried: the settings that each trial's space asked for; also of trials that are too many to be modelled.
         """
-        trials = [trial for trial in trials if space.keys() <= trial.params.keys()]
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        if not space or len(complete) < 2:
+        if len(complete) < 2:
             return {}
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         sign = 1.0 if direction == StudyDirection.MAXIMIZE else -1.0

@@ -100,7 +100,7 @@ class WholeSpaceSampler(BaseSampler):
 
     def __init__(
         self,
-        make_sampler: Callable[[int], BaseSampler],
+        make_sampler: Callable[[int], BaseSampler | NeighbourSampler],
         seed: int,
         *,
         make_multi_objective: Callable[[int], BaseSampler] | None = None,

@@ -1,6 +1,7 @@
 """The sampler that draws among neighbours of the best trial, on trials that are written down."""
 
 import math
+from functools import partial
 
 import numpy as np
 import optuna
@@ -8,8 +9,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import create_trial
 
+from raydd.tuning import study as studies
 from raydd.tuning.gaussian_process import Points
 from raydd.tuning.neighbours import NeighbourSampler, expected_seconds, normal_by_rank
+from raydd.tuning.samplers import WholeSpaceSampler
 
 
 def test_neighbours_stay_inside_of_what_is_searched():
@@ -22,7 +25,7 @@ def test_neighbours_stay_inside_of_what_is_searched():
     study = optuna.create_study(direction="maximize")
     rng = np.random.default_rng(0)
     for seed in range(12):
-        study.sampler = NeighbourSampler(seed)
+        study.sampler = WholeSpaceSampler(NeighbourSampler, seed)
         trial = study.ask(space)
         for name, kind in space.items():
             assert kind._contains(kind.to_internal_repr(trial.params[name])), name
@@ -42,11 +45,12 @@ def test_time_counts_less_the_longer_nothing_was_gained_and_not_below_an_equal_s
     def size_asked_for(order, share=0.0, longest=math.inf):
         study = optuna.create_study(direction="maximize")
         for params in order:
-            took = {"seconds": seconds_of(params)}
+            took = {studies.PRICE: seconds_of(params)}
             study.add_trial(create_trial(params=params, distributions=kinds, value=value(params), user_attrs=took))
-        sizes = []
+        sizes, limits = [], {"seconds_per_trial": share, "max_seconds": longest}
+        make_sampler = partial(NeighbourSampler, seconds_of=seconds_of, **limits)
         for seed in range(20):
-            study.sampler = NeighbourSampler(seed, seconds_of=seconds_of, seconds_per_trial=share, max_seconds=longest)
+            study.sampler = WholeSpaceSampler(make_sampler, seed)
             sizes.append(study.ask(kinds).params["size"])
         return np.exp(np.mean(np.log(sizes)))
 
@@ -70,10 +74,11 @@ def test_what_a_trial_takes_is_asked_of_those_that_are_worth_it():
     for number in range(8):  # none of which is wide, so that no trial says what those take
         params = {"gain": number / 16, "wide": False}
         study.add_trial(
-            create_trial(params=params, distributions=kinds, value=number / 16, user_attrs={"seconds": 1.0})
+            create_trial(params=params, distributions=kinds, value=number / 16, user_attrs={studies.PRICE: 1.0})
         )
+    make_sampler = partial(NeighbourSampler, seconds_of=seconds_of, seconds_per_trial=1.0, max_seconds=3.0)
     for seed in range(8):
-        study.sampler = NeighbourSampler(seed, seconds_of=seconds_of, seconds_per_trial=1.0, max_seconds=3.0)
+        study.sampler = WholeSpaceSampler(make_sampler, seed)
         assert not study.ask(kinds).params["wide"]
     wide = sum(params["wide"] for params in asked)
     assert wide > 0
