@@ -56,7 +56,7 @@ def sweep_parts(study: optuna.Study, objectives: Sequence[str], history: History
         "failures": _failure_rows(trials),
         "collapse": collapse_curves(trials, history),
         "cost": sweep_cost(trials),
-        "facts": _sweep_facts(trials, candidates(study, objectives, 1)),
+        "facts": _sweep_facts(trials, candidates(study, objectives)),
     }
 
 

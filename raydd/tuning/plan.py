@@ -228,7 +228,7 @@ def _finals_made(work: Workbench[Any], study: optuna.Study | None, remaining: in
     sweep = work.config.sweep
     configs = [
         with_settings(work.config, candidate.settings)
-        for candidate in candidates(study, sweep.objectives, sweep.finalists)
+        for candidate in candidates(study, sweep.objectives)[: sweep.finalists]
     ]
     finals = [open_workbench(config, work.store, work.progress, work.opened) for config in configs]
     return sum(synthetic_record(final).complete for final in finals)

@@ -172,15 +172,15 @@ def conclude(
         failed={studies.identity(trial): studies.reason(trial) for trial in failed},
         points={studies.identity(trial): tuple(trial.values) for trial in complete},
         front=tuple(studies.identity(trial) for trial in studies.pareto_front(study)),
-        best=candidates(study, objectives, 1)[0] if complete else None,
+        best=next(iter(candidates(study, objectives)), None),
         finalists=tuple(finalists),
         cpu_seconds=studies.cpu_seconds(study),
         failed_finals=failed_finals,
     )
 
 
-def candidates(study: optuna.Study, objectives: Sequence[str], count: int) -> list[Candidate]:
-    """Return the best trials: first trials with new draws, by the mean of these; then the others, by val r_mean."""
+def candidates(study: optuna.Study, objectives: Sequence[str]) -> list[Candidate]:
+    """Return the complete trials: first those with new draws, by the mean of these; then the others, by val r_mean."""
     r_mean_index, draws = list(objectives).index("r_mean"), draws_of(study)
     scored_trials = [
         Candidate(
@@ -192,7 +192,7 @@ def candidates(study: optuna.Study, objectives: Sequence[str], count: int) -> li
         )
         for trial in studies.ranked(study, objectives)
     ]
-    return sorted(scored_trials, key=lambda candidate: (not candidate.draws, -candidate.r_mean))[:count]
+    return sorted(scored_trials, key=lambda candidate: (not candidate.draws, -candidate.r_mean))
 
 
 def importances(study: optuna.Study, objectives: Sequence[str]) -> dict[str, float]:

@@ -173,7 +173,7 @@ class _DrivenSweep:
 
 def _run_trials(sweep: _DrivenSweep) -> None:
     plan, study, settings = sweep.plan, sweep.study, sweep.base.sweep
-    best = candidates(study, settings.objectives, 1)
+    best = candidates(study, settings.objectives)
 
     def capacity() -> int:
         return plan.at_once or slots_to_come(settings.cpus, settings.gpu_share, held()) * settings.together
@@ -228,7 +228,7 @@ def _trainable(base: Config, shared: Shared) -> Iterator[Any]:
 
 def _draw_again(sweep: _DrivenSweep) -> None:
     settings = sweep.base.sweep
-    complete = candidates(sweep.study, settings.objectives, studies.finished(sweep.study))
+    complete = candidates(sweep.study, settings.objectives)
     best = sorted(complete, key=lambda candidate: (-candidate.cheap, candidate.number))[: settings.drawn_again]
     if not best:
         return
@@ -243,7 +243,7 @@ def _run_finals(sweep: _DrivenSweep, *, threads: int) -> tuple[list[Finalist], d
     `threads` is the user's `place.threads`; 0 gives each final its share of the cores.
     """
     settings = sweep.base.sweep
-    best = candidates(sweep.study, settings.objectives, settings.finalists)
+    best = candidates(sweep.study, settings.objectives)[: settings.finalists]
     if len(best) < settings.finalists:
         sweep.say(
             f"finals of {count_of(len(best), 'trial')} instead of {settings.finalists}: no more trials ran to "

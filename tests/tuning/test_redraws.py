@@ -25,9 +25,9 @@ def study(config, space, address):
 
 
 def test_the_mean_of_the_new_draws_ranks_and_the_others_follow(study):
-    found = candidates(study, ["r_mean"], 3)
-    assert [one.number for one in found] == [1, 0, 2]
-    assert [one.r_mean for one in found] == pytest.approx([48.4, 46.2, 48.0])
+    found = candidates(study, ["r_mean"])
+    assert [one.number for one in found] == [1, 0, 2, 3]
+    assert [one.r_mean for one in found] == pytest.approx([48.4, 46.2, 48.0, 47.0])
     assert found[0].cheap == 49.0
     assert draws_of(study)[0] == [46.0, 46.4]
 
