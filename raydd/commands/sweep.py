@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from raydd import cli
+from raydd.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,13 @@ class Options(cli.Options):
 
 
 def main(options: Options) -> int:
-    """Run the sweep. Returns exit code 1 if no trial ran to completion, or if all finals failed."""
+    """Run the sweep, queue trials for it, or steer it.
+
+    Returns exit code 1 if no trial ran to completion, or if all finals failed.
+    """
+    chosen = {"--tell": options.tell, "--enqueue": options.enqueue, "--dry-run": options.dry_run}
+    if len(given := [flag for flag, value in chosen.items() if value]) > 1:
+        raise ConfigError(f"{' and '.join(given)} are given together, but each does its own work and exits. Give one.")
     if options.tell:
         from raydd.place import study_address
         from raydd.tuning.steering import give_order

@@ -8,7 +8,10 @@ from typing import Any, ClassVar
 from rich.live import Live
 
 from raydd import cli
+from raydd.ranges import Between, require
 from raydd.terminal.console import open_console
+
+_EVERY = Between(0.1, 86_400)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,7 @@ def main(options: Options) -> int:
     from raydd.report.watching import sweep_status
     from raydd.tuning.study import load_study, sweep_named
 
+    require(_EVERY.hold(options.every), "--every", options.every, f"{_EVERY} seconds")
     place, console = options.settings.place, open_console()
     name = sweep_named(options.settings.sweep.name, study_address(place))
     study, mlflow_uri = load_study(name, study_address(place)), mlflow_address(place)

@@ -230,10 +230,14 @@ def _held_seconds(trial: optuna.trial.FrozenTrial) -> float:
 
 
 def trials_without_gain(study: optuna.Study, sweep: SweepConfig) -> int:
-    """Count the trials that ended since val r_mean last rose by more than `sweep.plateau_gain` above the best."""
+    """Count the trials that ended since val r_mean last rose by more than `sweep.plateau_gain` above the best.
+
+    Trials that failed for a machine are left out: they say nothing about their settings.
+    """
     r_mean_index = sweep.objectives.index("r_mean")
+    ended = [trial for trial in studies.ended(study) if studies.outcome(trial.state, studies.reason(trial)) != "fail"]
     best, stale_trials = float("-inf"), 0
-    for trial in sorted(studies.ended(study), key=lambda trial: (trial.datetime_complete, trial.number)):
+    for trial in sorted(ended, key=lambda trial: (trial.datetime_complete, trial.number)):
         score = trial.values[r_mean_index] if trial.state == optuna.trial.TrialState.COMPLETE else float("-inf")
         improved = score > best + sweep.plateau_gain
         best, stale_trials = (score, 0) if improved else (best, stale_trials + 1)

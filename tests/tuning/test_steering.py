@@ -136,6 +136,7 @@ def test_trials_without_a_gain_beyond_noise(study, space, scores, without):
     for score in scores:
         trial = ask(study, space)
         study.tell(trial, score, state=TrialState.COMPLETE if score else TrialState.PRUNED)
+    studies.fail(study, ask(study, space), "ValueError: the disk of node 3")
     assert steering.trials_without_gain(study, SweepConfig(plateau_gain=0.5)) == without
     stops = steering.order_of(study, SweepConfig(plateau=2, plateau_gain=0.5)) == "stop"
     assert stops == (without >= 2)
