@@ -3,13 +3,14 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from written_sets import broken, folder_of, saved
 
 from raydd.cli import COMMANDS, main, parse
-from raydd.cli_help import EXAMPLES, MATTER
+from raydd.cli_help import EXAMPLES, MATTER, docs_of_fields
 from raydd.config import Config
 from raydd.presets import PRESETS
 from raydd.settings import flatten, load
@@ -118,6 +119,16 @@ def test_a_command_s_own_options_are_never_cut(capsys: pytest.CaptureFixture[str
     for command in COMMANDS:
         main([command, "--help"])
         assert "..." not in capsys.readouterr().out.partition("Options:")[2].partition("Settings that")[0], command
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_the_help_of_an_option_gives_its_default(command: str):
+    options = importlib.import_module(f"raydd.commands.{command}").Options
+    texts = docs_of_fields(options)
+    for item in fields(options):
+        if item.default and isinstance(item.default, str | float | int | Path) and item.default != Path():
+            shown = f"{item.default:g}" if isinstance(item.default, float) else str(item.default)
+            assert f"[{shown}]." in texts[item.name], item.name
 
 
 def test_help_tells_a_list_from_a_choice_and_how_a_switch_is_turned_off(capsys: pytest.CaptureFixture[str]):

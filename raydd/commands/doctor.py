@@ -20,7 +20,7 @@ class Options(cli.Options):
     """The planned command."""
 
     plan: tyro.conf.Positional[Literal["run", "sweep", "compare"]] = field(default="run")
-    """The command that is planned: run (if left out), sweep or compare."""
+    """The command that is planned: run, sweep or compare [run]."""
     cluster: Annotated[Path | None, tyro.conf.arg(metavar="FILE.yaml")] = None
     """File of the cluster that will run the command (cluster/gpu.yaml): compares its Ray and Python with those here."""
 

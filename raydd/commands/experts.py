@@ -17,7 +17,7 @@ class Options(cli.Options):
     workers: int = 0
     """Number of Ray Train workers that share the trajectories; 0: train in this process, without Ray."""
     gpus: float | Literal["auto"] = "auto"
-    """GPUs per worker, fractions allowed. auto: an equal share of the GPUs that Ray sees."""
+    """GPUs per worker, fractions allowed [auto]. auto: an equal share of the GPUs that Ray sees."""
 
 
 def main(options: Options) -> int:

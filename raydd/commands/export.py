@@ -19,9 +19,9 @@ class Options(cli.Options):
     set: Path | None = None
     """Folder of the synthetic set, as `raydd run` prints it at its end."""
     to: Literal["hf", "hub", "webdataset", "png", "head", "onnx"] = "hf"
-    """hf: a folder for Hugging Face's `datasets`; hub: the same, with a card that has the score and the command that
-    gave it (needs the data); webdataset: a tar shard; png: pictures and JSON; head: a trained student's heads as
-    safetensors; onnx: a trained student with the image encoder."""
+    """Format [hf]. hf: a folder for Hugging Face's `datasets`; hub: the same, with a card that has the score and the
+    command that gave it (needs the data); webdataset: a tar shard; png: pictures and JSON; head: a trained student's
+    heads as safetensors; onnx: a trained student with the image encoder."""
     out: tyro.conf.Positional[Path] = field(default=Path("export"))
     """Folder to write to [export]."""
     licence: str = ""

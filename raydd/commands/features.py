@@ -16,7 +16,7 @@ class Options(cli.Options):
     workers: int = 0
     """Number of Ray workers that share the data set; 0: encode in this process, without Ray."""
     gpus: float | Literal["auto"] = "auto"
-    """GPUs per worker, fractions allowed. auto: an equal share of the GPUs that Ray sees."""
+    """GPUs per worker, fractions allowed [auto]. auto: an equal share of the GPUs that Ray sees."""
 
 
 def main(options: Options) -> int:

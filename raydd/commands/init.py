@@ -23,7 +23,7 @@ class Options(cli.Options):
     folder: tyro.conf.Positional[Path] = field(default=Path())
     """Folder of the data set. If left out: `data.root`, else the current folder."""
     out: Path = Path("raydd.yaml")
-    """File of settings to write."""
+    """File of settings to write [raydd.yaml]."""
     overwrite: bool = False
     """Replace the file if it exists."""
 

@@ -33,7 +33,7 @@ class Options(cli.Options):
     out: Path | None = None
     """File to write; if left out, reports/NAME.html in `place.home`."""
     map: Literal["pca", "umap"] = "pca"
-    """Projection to the plane in which both modalities are drawn: pca or umap (needs the extra `umap`)."""
+    """Projection to the plane in which both modalities are drawn: pca or umap (needs the extra `umap`) [pca]."""
 
 
 def main(options: Options) -> int:

@@ -23,9 +23,9 @@ class Options(cli.Options):
     set: Path | None = None
     """Folder of the synthetic set, as `raydd run` prints it at its end."""
     folder: Annotated[Path, tyro.conf.arg(name="in")] = Path()
-    """Folder of photographs, searched with its subfolders."""
+    """Folder of photographs, searched with its subfolders [the current folder]."""
     count: int = 10
-    """Number of photographs to show."""
+    """Number of photographs to show [10]."""
 
 
 def main(options: Options) -> int:
