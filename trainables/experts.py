@@ -64,7 +64,7 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
     with contextlib.ExitStack() as stack:
         stack.enter_context(cluster(address, home(first_work.config.place)))
         workers = min(workers, missing)
-        share = share_of_worker(first_work.config, gpus, workers, address)
+        share = stack.enter_context(share_of_worker(first_work.config, gpus, workers, address))
         jobs = _jobs(works, share)
         stack.enter_context(_progress_reported(works, missing))
 

@@ -66,9 +66,8 @@ def make_features(work: "Workbench[Any]", *, workers: int, gpus: float | Literal
     missing = [shard for shard in shards if not records.of(shard).has(shard.file)]
     if not missing:
         return
-    with cluster(address, home(config.place)):
-        workers = min(workers, len(missing))
-        share = share_of_worker(config, gpus, workers, address)
+    workers = min(workers, len(missing))
+    with cluster(address, home(config.place)), share_of_worker(config, gpus, workers, address) as share:
         cores = cores_beside(share)  # CPU cores that decode images for a GPU
         config = for_workers(settled(config, cpus=cores, gpus=share), share)
         done = len(shards) - len(missing)

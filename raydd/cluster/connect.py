@@ -15,12 +15,14 @@ import ray
 from ray.exceptions import RayError
 
 from raydd.cluster.growth import growth
+from raydd.cluster.launch_failures import LaunchFailures, report_launch_failures
 from raydd.cluster.watched import ray_is_watched
 from raydd.errors import ConfigError, PlaceError
 from raydd.plain_files import private_folder
 from raydd.secrets_hidden import hidden
 
 Item = TypeVar("Item")
+log = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 128 * 2**20  # small, since trials share data through files of the store, mapped into memory
 _SESSIONS = "s"  # folder inside the private folder; a short name, because of the limit below
@@ -29,12 +31,13 @@ _LONGEST_FOLDER = 40  # characters; Ray puts sockets below the folder, whose pat
 
 
 @contextlib.contextmanager
-def cluster(address: str, home: Path) -> Iterator[None]:
+def cluster(address: str, home: Path, say: Callable[[str], None] = log.warning) -> Iterator[None]:
     """Connect to Ray inside the block. An existing connection is used and stays open.
 
     Args:
         address: `local` starts a cluster on this machine's loopback; any other value is the address of a cluster.
         home: where a local cluster keeps its logs.
+        say: called with a message when the cluster's autoscaler cannot start a machine, from another thread.
 
     Raises:
         ConfigError: there is no cluster at the address.
@@ -73,9 +76,10 @@ def cluster(address: str, home: Path) -> Iterator[None]:
             ) from error
     in_main_thread = threading.current_thread() is threading.main_thread()
     watch = ray_is_watched(folder) if folder and in_main_thread else contextlib.nullcontext()
+    failures = contextlib.nullcontext() if folder else report_launch_failures(LaunchFailures(), say)
     with _terminated_as_interrupted():
         try:
-            with watch:
+            with watch, failures:
                 yield
         finally:
             ray.shutdown()

@@ -4,7 +4,7 @@ import contextlib
 import math
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raydd.cluster.connect import reason_of
 from raydd.cluster.growth import growth
+from raydd.cluster.launch_failures import LaunchFailures
 from raydd.config import Config, PlaceConfig
 from raydd.errors import ConfigError
 from raydd.place import device_of, require_one_device, sees_gpu
@@ -39,6 +40,7 @@ class Cards:
 _NONE = "A GPU is asked for (sweep.gpus, --gpus), but Ray sees none"
 _LOST = (NodeDiedError, WorkerCrashedError, ObjectLostError)  # errors of a task whose machine was lost
 _AGAIN_SECONDS = 1.0  # between losing one machine and asking for the next
+_LOOK_SECONDS = 10.0  # between two looks whether a machine with a GPU may still come
 _RAY_PARTS = 10_000  # Ray rounds shares of a GPU to this many parts
 _cards_by_node: dict[str, Cards] = {}  # by Ray's id of the machine; a machine's GPUs do not change
 _holders: dict[str, Any] = {}  # by Ray's id of the machine: the actor that holds its GPUs
@@ -52,6 +54,11 @@ def gpus_now() -> float:
 def gpus_to_come() -> float:
     """Return how many GPUs the cluster has, or may have once it has grown."""
     return max(gpus_now(), growth().gpus)
+
+
+def gpu_may_come() -> bool:
+    """Whether the cluster has a GPU, or may start a machine with one."""
+    return bool(gpus_to_come()) or growth().unknown
 
 
 def wanted_gpus(config: Config, address: str) -> float:
@@ -72,7 +79,7 @@ def wanted_gpus(config: Config, address: str) -> float:
         return 0.0
     if address == "local":
         return -1.0 if sees_gpu() else 0.0
-    if not gpus_to_come() and growth().unknown:
+    if not gpus_to_come() and gpu_may_come():
         raise ConfigError(
             "sweep.gpus (or --gpus) is auto, but Ray sees no GPU yet, and does not say whether the machines that may "
             "still come have one. Set it to -1 (--gpus: 1) if they have, to 0 if not."
@@ -80,8 +87,11 @@ def wanted_gpus(config: Config, address: str) -> float:
     return -1.0 if gpus_to_come() else 0.0
 
 
-def share_of_worker(config: Config, requested: float | Literal["auto"], workers: int, address: str) -> float:
-    """Return the GPUs of each worker: as requested, or for auto an equal share of the cluster's GPUs.
+@contextlib.contextmanager
+def share_of_worker(config: Config, requested: float | Literal["auto"], workers: int, address: str) -> Iterator[float]:
+    """Yield the GPUs of each worker: as requested, or for auto an equal share of the cluster's GPUs.
+
+    Inside the block, workers get no GPUs that torch cannot use, see `faulty_held`.
 
     Args:
         config: settings of the work; with `place.device` cpu, auto means none.
@@ -99,8 +109,9 @@ def share_of_worker(config: Config, requested: float | Literal["auto"], workers:
     else:
         share = 0.0
     if share:
-        usable_cards(0.0 if address == "local" else MACHINE_SECONDS)
-    return share
+        usable_cards()
+    with faulty_held():
+        yield share
 
 
 def cores_beside(share: float) -> int:
@@ -119,22 +130,21 @@ def part_of_gpu(count: int) -> float:
     return math.floor(_RAY_PARTS / count) / _RAY_PARTS
 
 
-def usable_cards(wait: float = 0.0, why_none: Callable[[], str] = lambda: "") -> list[Cards]:
+def usable_cards() -> list[Cards]:
     """Return the GPUs of each machine that answers and whose GPUs torch can use.
 
-    Args:
-        wait: seconds within which a cluster without a GPU may start a machine with one. The request makes it start one.
-        why_none: returns why no machine started, if that is known.
+    A cluster without a GPU gets `MACHINE_SECONDS` to start a machine with one, if it may start one. The request makes
+    it start one.
 
     Raises:
         ConfigError: no machine with a GPU started, or torch cannot use the GPUs of any machine.
     """
-    deadline = time.monotonic() + wait
+    deadline = time.monotonic() + MACHINE_SECONDS
     while True:
         if not _gpu_nodes():
-            _await_gpu_machine(wait, deadline, why_none)
+            _await_gpu_machine(deadline)
         nodes = _gpu_nodes()
-        machines, machine_lost = _query_cards(nodes, wait)
+        machines, machine_lost = _query_cards(nodes)
         if usable := [machine for machine in machines if not machine.fault]:
             return usable
         if machines or (nodes and not machine_lost) or time.monotonic() > deadline:
@@ -148,34 +158,37 @@ def usable_cards(wait: float = 0.0, why_none: Callable[[], str] = lambda: "") ->
         time.sleep(_AGAIN_SECONDS)
 
 
-def _await_gpu_machine(wait: float, deadline: float, why_none: Callable[[], str]) -> None:
+def _await_gpu_machine(deadline: float) -> None:
     """Ask for a machine with a GPU until one has answered. If it is lost while it answers, ask again.
 
     Raises:
-        ConfigError: no machine has answered within the seconds to wait.
+        ConfigError: none may come, or none has answered before the deadline.
     """
-    if not wait:
-        raise ConfigError(f"{_NONE} on this machine. Set it to auto or 0.")
-    while True:
-        task = _look_task(1).remote(1)
+    failures, task = LaunchFailures(), None
+    while gpu_may_come():
+        task = task or _look_task(1).remote(1)
         try:
-            ray.get(task, timeout=max(0.0, deadline - time.monotonic()))
+            ray.get(task, timeout=max(0.0, min(_LOOK_SECONDS, deadline - time.monotonic())))
             return
         except GetTimeoutError as error:
+            if time.monotonic() < deadline:
+                continue
             ray.cancel(task)
-            if reason := why_none():
+            if reason := failures.look():
                 raise ConfigError(
                     f"{_NONE}, and no machine with one came, since Ray's autoscaler met this: {reason} "
                     "Fix the cause (cluster/README.md names the usual ones), and give the same command again."
                 ) from error
             raise ConfigError(
-                f"{_NONE}, and no machine with one came within {wait:.0f} s. Set it to auto or 0, or find out why none "
-                "starts: run `ray status` on the head."
+                f"{_NONE}, and no machine with one came within {MACHINE_SECONDS:.0f} s. Set it to auto or 0, or find "
+                "out why none starts: run `ray status` on the head."
             ) from error
         except _LOST:
+            task = None
             time.sleep(_AGAIN_SECONDS)
         except RayError:  # a machine is there; it is asked again, by its name
             return
+    raise ConfigError(f"{_NONE}, and it can start no machine with one. Set it to auto or 0.")
 
 
 def faults() -> list[str]:
@@ -214,7 +227,7 @@ def _gpu_nodes() -> dict[str, int]:
     return {node_id: int(count) for node_id, count in gpu_counts.items() if count >= 1}
 
 
-def _query_cards(nodes: dict[str, int], wait: float) -> tuple[list[Cards], bool]:
+def _query_cards(nodes: dict[str, int]) -> tuple[list[Cards], bool]:
     """Return the GPUs of the machines that answer, and whether a machine was lost while it answered."""
     tasks = {
         _look_task(count, node_id=node_id).remote(count): node_id
@@ -226,7 +239,7 @@ def _query_cards(nodes: dict[str, int], wait: float) -> tuple[list[Cards], bool]
         ready, pending = ray.wait(list(tasks), num_returns=len(tasks), timeout=ANSWER_SECONDS)
         # If others use all GPUs, wait for the first that is free.
         if not ready and not _cards_by_node.keys() & nodes.keys():
-            ready, pending = ray.wait(pending, timeout=wait or MACHINE_SECONDS)
+            ready, pending = ray.wait(pending, timeout=MACHINE_SECONDS)
         for task in pending:
             ray.cancel(task)
     machine_lost = False

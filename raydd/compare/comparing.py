@@ -1,6 +1,7 @@
 """Runs a comparison from its plan to its table."""
 
 import contextlib
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
-from raydd.cluster.connect import cluster
-from raydd.compare.making import make_rows
+from raydd.cluster.connect import cluster, require_room
+from raydd.cluster.gpus import held
+from raydd.compare.making import gpus_per_set, make_rows
 from raydd.compare.plan_table import plan_table
 from raydd.compare.plans import FULL, RowPlan, configs_by_data, row_plans
 from raydd.compare.rows import Row
@@ -21,7 +23,7 @@ from raydd.place import home, open_store
 from raydd.progress import silent
 from raydd.protocols import Opened, Workbench, open_workbench
 from raydd.terminal.progress import progress_on
-from raydd.tuning.preparing import look_at_cards, prepare
+from raydd.tuning.preparing import prepare, usable_gpus
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,10 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
         ConfigError: a method, a data set or a setting is invalid; raised before anything is computed.
     """
     store, opened = open_store(config.place), Opened()
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     with contextlib.ExitStack() as stack:
         if address != "local":  # connect first, to find out which GPUs the cluster has
-            stack.enter_context(cluster(address, home(config.place)))
+            stack.enter_context(cluster(address, home(config.place), say))
         bases = configs_by_data(config, address)
         planned = [plan for name, base in bases.items() for plan in row_plans(base, name)]
         with progress_on(console) as progress:
@@ -63,9 +66,10 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
                     )
             prepared = [work.is_prepared for work in works]
             if not dry_run:
-                stack.enter_context(cluster(address, home(config.place)))
+                stack.enter_context(cluster(address, home(config.place), say))
                 for work in works:
-                    look_at_cards(work.config, address, console, dry_run=False)
+                    stack.enter_context(usable_gpus(work.config, console, dry_run=False))
+                    require_room(work.config.sweep.cpus, gpus_per_set(work.config.sweep), held())
                     prepare(work, address)
 
         def work_of(plan: RowPlan) -> Workbench[Any]:

@@ -83,7 +83,7 @@ def _start_tasks(sets: Iterable[SetKey], shared: Shared) -> dict[ray.ObjectRef, 
     task = ray.remote(max_calls=1, max_retries=RESTARTS)(compare_set)
 
     def start(plan: RowPlan, number: int) -> ray.ObjectRef:
-        gpus = _gpus_per_set(plan.config.sweep)
+        gpus = gpus_per_set(plan.config.sweep)
         worker_plan = dataclasses.replace(plan, config=for_workers(plan.config, gpus))
         return task.options(num_cpus=plan.config.sweep.cpus, num_gpus=gpus).remote(worker_plan, number, shared)
 
@@ -95,7 +95,7 @@ def _describe(plan: RowPlan, number: int) -> str:
     return f"{plan.description}{f', set {number}' if plan.sets > 1 else ''}"
 
 
-def _gpus_per_set(sweep: SweepConfig) -> float:
+def gpus_per_set(sweep: SweepConfig) -> float:
     """Number of GPUs for a set.
 
     The memory of a set is not estimated, so it gets a whole GPU where a trial would get a share by its memory.

@@ -1,7 +1,8 @@
 """Prepares a sweep: its plan, the GPUs of its trials, the data that they read, its first trials, and shared experts."""
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +11,16 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from rich.console import Console
 
 from raydd.cluster.connect import reason_of, require_room, slots_now
-from raydd.cluster.gpus import MACHINE_SECONDS, Cards, faults, gpus_now, gpus_to_come, held, usable_cards
+from raydd.cluster.gpus import (
+    Cards,
+    faults,
+    faulty_held,
+    gpu_may_come,
+    gpus_now,
+    gpus_to_come,
+    held,
+    usable_cards,
+)
 from raydd.config import Config
 from raydd.progress import silent
 from raydd.protocols import Workbench, open_workbench
@@ -121,17 +131,20 @@ def _with_room_for_failed(plan: Plan, study: optuna.Study, count: int, console: 
     return replace(plan, config=config, done=studies.counts(study))
 
 
-def look_at_cards(
-    base: Config, address: str, console: Console, *, why_none: Callable[[], str] = lambda: "", dry_run: bool
-) -> list[Cards]:
-    """Return the usable GPUs of each machine, checked before any expensive work; none if trials use no GPU."""
-    wait = 0.0 if address == "local" else MACHINE_SECONDS
-    if not base.sweep.gpu_share or (dry_run and wait and not gpus_now()):  # a dry run starts no machine
-        return []
-    cards = usable_cards(wait, why_none)
+@contextlib.contextmanager
+def usable_gpus(base: Config, console: Console, *, dry_run: bool) -> Iterator[list[Cards]]:
+    """Yield the usable GPUs of each machine, checked before any expensive work; none if trials use no GPU.
+
+    Machines whose GPUs torch cannot use are named, and get no work inside the block.
+    """
+    if not base.sweep.gpu_share or (dry_run and not gpus_now() and gpu_may_come()):  # a dry run starts no machine
+        yield []
+        return
+    cards = usable_cards()
     for fault in faults():
         console.print(f"not used: {fault}", markup=False, soft_wrap=True)
-    return cards
+    with faulty_held():
+        yield cards
 
 
 def prepare(work: Workbench[Any], address: str) -> None:

@@ -1,6 +1,7 @@
 """Runs a sweep from its plan to its result, by composing the modules of this package."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,7 @@ from rich.console import Console
 
 from raydd.cluster.claims import open_claims
 from raydd.cluster.connect import cluster, share_of_node, slots_to_come
-from raydd.cluster.gpus import faulty_held, held, wanted_gpus
-from raydd.cluster.launch_failures import LaunchFailures, report_launch_failures
+from raydd.cluster.gpus import held, wanted_gpus
 from raydd.cluster.sharing import Shared
 from raydd.cluster.worker_settings import for_workers, settled, tune_folder
 from raydd.config import Config
@@ -35,7 +35,7 @@ from raydd.tuning.live import LiveTable, what_runs
 from raydd.tuning.logbook import Logbook
 from raydd.tuning.metrics import Metrics
 from raydd.tuning.plan import Plan
-from raydd.tuning.preparing import begin_sweep, look_at_cards, make_shared_experts, plan_sweep, price_of
+from raydd.tuning.preparing import begin_sweep, make_shared_experts, plan_sweep, price_of, usable_gpus
 from raydd.tuning.prices import END
 from raydd.tuning.redraws import draw_again
 from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude, importances
@@ -90,12 +90,10 @@ def run_sweep(
         contextlib.ExitStack() as stack,
     ):
         with busy_on(console, "starting Ray"):
-            stack.enter_context(cluster(address, home(config.place)))
-        refusals = stack.enter_context(_show_launch_failures(console))
+            stack.enter_context(cluster(address, home(config.place), _printing(console)))
         base = with_settings(config, {"sweep.gpus": wanted_gpus(config, address)})
         base = settled(base, cpus=base.sweep.cpus, gpus=base.sweep.gpu_share)
-        cards = look_at_cards(base, address, console, why_none=refusals.look, dry_run=dry_run)
-        stack.enter_context(faulty_held())
+        cards = stack.enter_context(usable_gpus(base, console, dry_run=dry_run))
         work = open_workbench(base, store, silent, opened)
         planned = plan_sweep(work, space, address, cards, console, dry_run=dry_run)
         console.print(planned.plan.table())
@@ -271,19 +269,9 @@ def _run_finals(sweep: _DrivenSweep, *, threads: int) -> tuple[list[Finalist], d
         return run_finals(worker_config, best, sweep.shared, cpus=cpus, on_end=ended, on_wait=show), failed
 
 
-@contextlib.contextmanager
-def _show_launch_failures(console: Console) -> Iterator[LaunchFailures]:
-    """Show the reasons why the cluster's autoscaler cannot start machines, as soon as they are known."""
-    failures = LaunchFailures()
-    with report_launch_failures(
-        failures, lambda message: console.print(message, markup=False, highlight=False, soft_wrap=True)
-    ):
-        yield failures
-
-
 def _open_tracking(config: Config, console: Console) -> Tracking:
-    return Tracking(
-        mlflow_address(config.place),
-        home(config.place) / "mlartifacts",
-        lambda message: console.print(message, markup=False, highlight=False, soft_wrap=True),
-    )
+    return Tracking(mlflow_address(config.place), home(config.place) / "mlartifacts", _printing(console))
+
+
+def _printing(console: Console) -> Callable[[str], None]:
+    return functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)

@@ -27,7 +27,8 @@ def asking(gpus):
 def test_auto_is_the_cpu_where_there_is_no_gpu(ray_here):
     assert wanted_gpus(Config(), "local") == 0
     assert wanted_gpus(Config(), "10.0.0.1:6379") == 0
-    assert share_of_worker(Config(), "auto", 4, "local") == 0
+    with share_of_worker(Config(), "auto", 4, "local") as share:
+        assert share == 0
 
 
 def test_auto_is_a_share_where_there_is_one(ray_here, monkeypatch):
@@ -53,8 +54,9 @@ SHARES = [(1, 2, 0.5), (2, 3, 0.5), (3, 2, 1.0), (8, 4, 1.0), (1, 3, 0.3333)]
 def test_workers_share_the_gpus_so_that_all_find_room(ray_here, monkeypatch, there, workers, share):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(gpus, "gpus_now", lambda: there)
-    monkeypatch.setattr(gpus, "usable_cards", lambda wait: [])
-    assert share_of_worker(Config(), "auto", workers, "local") == share
+    monkeypatch.setattr(gpus, "usable_cards", list)
+    with share_of_worker(Config(), "auto", workers, "local") as found:
+        assert found == share
 
 
 @pytest.mark.parametrize(
@@ -68,14 +70,35 @@ def test_cores_are_shared_by_the_gpus_beside_them(monkeypatch, machines, share, 
 
 
 def test_asking_where_there_is_none_is_a_sentence(ray_here):
-    for ask in (usable_cards, lambda: share_of_worker(Config(), 1.0, 2, "local")):
-        with pytest.raises(ConfigError, match=r"Ray sees none on this machine\. Set it to auto or 0\."):
+    for ask in (usable_cards, share_of_worker(Config(), 1.0, 2, "local").__enter__):
+        with pytest.raises(ConfigError, match=r"Ray sees none, and it can start no machine with one\. Set it to auto"):
             ask()
 
 
-def test_a_cluster_that_starts_no_machine_in_time_is_a_sentence(ray_here):
+@pytest.fixture
+def growing(monkeypatch):
+    """A cluster that may start machines with GPUs, within so many seconds."""
+
+    def within(seconds: float) -> None:
+        monkeypatch.setattr(gpus, "growth", lambda: Growth(({"CPU": 8.0, "GPU": 1.0},), 1))
+        monkeypatch.setattr(gpus, "MACHINE_SECONDS", seconds)
+
+    return within
+
+
+def test_a_cluster_that_starts_no_machine_in_time_is_a_sentence(ray_here, growing):
+    growing(1.0)
     with pytest.raises(ConfigError, match=r"no machine with one came within 1 s\. .*`ray status`"):
-        usable_cards(wait=1.0)
+        usable_cards()
+
+
+def test_no_gpu_is_waited_for_once_none_can_come(ray_here, monkeypatch):
+    joined = iter([Growth(unknown=True)] * 3)  # machines over ssh, of which the last has joined then
+    monkeypatch.setattr(gpus, "growth", lambda: next(joined, Growth()))
+    monkeypatch.setattr(gpus, "_LOOK_SECONDS", 0.1)
+    with pytest.raises(ConfigError, match=r"it can start no machine with one"):
+        usable_cards()
+    assert next(joined, None) is None
 
 
 def answers_of(monkeypatch, *answers):
@@ -94,27 +117,31 @@ def answers_of(monkeypatch, *answers):
 
 
 @pytest.mark.slow
-def test_a_spot_machine_that_is_lost_while_it_answers_is_asked_for_again(ray_here, monkeypatch):
+def test_a_spot_machine_that_is_lost_while_it_answers_is_asked_for_again(ray_here, growing, monkeypatch):
+    growing(60.0)
     good = Cards("a", ("card",), (24,))
     asked = answers_of(monkeypatch, None, good, None, good, good)
     there = iter([{}, {"1": 1}, {}, {"2": 1}])
     monkeypatch.setattr(gpus, "_gpu_nodes", lambda: next(there))
-    assert usable_cards(wait=60.0) == [good]  # lost once as the first, and once when it was looked at
+    assert usable_cards() == [good]  # lost once as the first, and once when it was looked at
     assert asked == ["", "", "1", "", "2"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("there", "told"), [({}, "came within 6 s"), ({"1": 1}, "none that answers")])
-def test_machines_that_are_all_lost_are_a_sentence_in_the_end(ray_here, monkeypatch, there, told):
+def test_machines_that_are_all_lost_are_a_sentence_in_the_end(ray_here, growing, monkeypatch, there, told):
+    growing(6.0)
     asked = answers_of(monkeypatch, None)
     monkeypatch.setattr(gpus, "_gpu_nodes", lambda: there)
     with pytest.raises(ConfigError, match=told):
-        usable_cards(wait=6.0)
+        usable_cards()
     assert len(asked) > 1
 
 
 @pytest.mark.parametrize("there", [{"1": 1}, {}])
-def test_a_machine_that_cannot_look_at_its_gpus_is_named_with_the_reason(ray_here, monkeypatch, there):
+def test_a_machine_that_cannot_look_at_its_gpus_is_named_with_the_reason(ray_here, growing, monkeypatch, there):
+    growing(60.0)
+
     def looking(gpus, node_id=""):
         return ray.remote(num_cpus=0, max_retries=0)(lambda _: int("raydd"))  # as where raydd is not installed
 
@@ -123,11 +150,10 @@ def test_a_machine_that_cannot_look_at_its_gpus_is_named_with_the_reason(ray_her
     nodes = iter([there])
     monkeypatch.setattr(gpus, "_gpu_nodes", lambda: next(nodes, {"1": 1}))
     with pytest.raises(ConfigError, match="1 cannot say which GPUs it has: ValueError: invalid literal"):
-        usable_cards(wait=60.0)
+        usable_cards()
 
 
-@pytest.mark.parametrize("wait", [0.0, 0.2])
-def test_gpus_that_other_work_holds_are_a_sentence_in_the_end(ray_here, monkeypatch, wait):
+def test_gpus_that_other_work_holds_are_a_sentence_in_the_end(ray_here, monkeypatch):
     def looking(gpus, node_id=""):
         return ray.remote(num_cpus=0, resources={"a card that is free": 1})(lambda _: None)
 
@@ -137,7 +163,7 @@ def test_gpus_that_other_work_holds_are_a_sentence_in_the_end(ray_here, monkeypa
     monkeypatch.setattr(gpus, "ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(gpus, "MACHINE_SECONDS", 0.2)
     with pytest.raises(ConfigError, match="Other work may hold them all"):
-        usable_cards(wait)
+        usable_cards()
 
 
 def test_a_machine_whose_gpus_torch_cannot_use_is_left_out_and_named(ray_here, monkeypatch):

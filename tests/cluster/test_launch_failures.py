@@ -60,12 +60,12 @@ def test_each_reason_is_told_once(tmp_path: Path):
 
 DRIVER = """
 import sys, ray
-from raydd.cluster.launch_failures import LaunchFailures
-from raydd.cluster.gpus import usable_cards
+from raydd.cluster import gpus
 from raydd.errors import ConfigError
 ray.init(sys.argv[1], log_to_driver=False, logging_level=50)
+gpus.MACHINE_SECONDS = 8.0
 try:
-    usable_cards(8.0, LaunchFailures().look)
+    gpus.usable_cards()
 except ConfigError as error:
     print(error)
 """

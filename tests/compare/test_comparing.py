@@ -5,7 +5,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from raydd.errors import ConfigError, TrialsError
 from raydd.place import open_store
 from raydd.protocols import PROTOCOLS
 from raydd.settings import load, with_settings
+from raydd.tuning import preparing
 from raydd.tuning.finals import Candidate
 from raydd.tuning.results import SweepResult
 
@@ -172,6 +173,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(comparing, "make_rows", make)
     monkeypatch.setattr(comparing, "cluster", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(comparing, "require_room", lambda *_: None)
     monkeypatch.setattr(comparing, "prepare", lambda *_: None)
     monkeypatch.setattr(plan_table, "is_made", lambda *_: False)
     monkeypatch.setattr(comparing, "write_comparison", lambda *_: [])
@@ -206,6 +208,29 @@ def test_a_method_whose_trials_fail_is_named_and_the_others_are_compared(
     assert "mine.py:METHOD, tuned, 6 pairs failed: " in told(console)
     folder = tmp_path / "home" / "comparisons" / "compare"
     assert [file.name for file in folder.iterdir()] == ["tiny-lors-6.yaml"]
+
+
+def test_rows_get_no_gpu_that_torch_cannot_use(
+    config: Config, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+
+    @contextlib.contextmanager
+    def faulty_held() -> Iterator[None]:
+        events.append("held")
+        yield
+        events.append("free")
+
+    monkeypatch.setattr(preparing, "usable_cards", list)
+    monkeypatch.setattr(preparing, "faults", lambda: ["b cannot compute on the device cuda:0"])
+    monkeypatch.setattr(preparing, "faulty_held", faulty_held)
+    monkeypatch.setattr(comparing, "require_room", lambda cpus, gpus, held: events.append(f"{cpus:g} {gpus:g}"))
+    monkeypatch.setattr(comparing, "make_rows", lambda *_: events.append("rows") or [])
+    console = quiet()
+    config = with_settings(config, {"sweep.gpus": -1.0, "compare.methods": ("herding",)})
+    run_comparison(config, "local", dry_run=False, console=console)
+    assert events == ["held", "1 1", "rows", "free"]
+    assert "not used: b cannot compute" in told(console)
 
 
 def test_trials_have_a_seed_that_no_set_has(

@@ -106,9 +106,9 @@ def test_an_actor_with_a_gpu_decodes_on_its_share_of_the_cores(config, monkeypat
         asked.append((cpus, gpus, config.place.threads, config.place.device))
         return iter(())
 
-    machine = {"Alive": True, "Resources": {"CPU": 33.0, "GPU": 4.0}}
+    machine = {"NodeID": "1", "Alive": True, "Resources": {"CPU": 33.0, "GPU": 4.0}}
     monkeypatch.setattr(features, "_encode_rows", encoded)
-    monkeypatch.setattr(gpus, "usable_cards", lambda wait: [])
+    monkeypatch.setattr(gpus, "usable_cards", list)
     monkeypatch.setattr(ray, "nodes", lambda: [machine])
     work = raydd.open(with_settings(config, {"place.threads": 0, "place.device": "auto"}))
     make_features(work, workers=2, gpus=1.0)
