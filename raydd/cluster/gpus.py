@@ -4,7 +4,7 @@ import contextlib
 import math
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,8 +28,7 @@ ANSWER_SECONDS = 60.0  # within which machines report their GPUs; a machine whos
 class Cards:
     """The GPUs of one machine."""
 
-    node: str
-    """Host name of the machine."""
+    host: str
     names: tuple[str, ...]
     bytes: tuple[int, ...]
     """Memory of each GPU."""
@@ -205,15 +204,20 @@ def held() -> frozenset[str]:
     return frozenset(_holders)
 
 
+def hold(machines: Collection[Cards]) -> None:
+    """Reserve the GPUs of these machines, so that trials do not get them, until the block of `faulty_held` ends."""
+    for node, count in _gpu_nodes().items():
+        if node not in _holders and _cards_by_node.get(node) in machines:
+            strategy: Any = NodeAffinitySchedulingStrategy(node, soft=False)
+            holder_class: Any = ray.remote(num_cpus=0, num_gpus=count, scheduling_strategy=strategy)(_Holder)
+            _holders[node] = holder_class.remote()
+
+
 @contextlib.contextmanager
 def faulty_held() -> Iterator[None]:
     """Reserve the GPUs of machines that `usable_cards` left out inside the block."""
     before = held()
-    for node, count in _gpu_nodes().items():
-        if node not in before and node in _cards_by_node and _cards_by_node[node].fault:
-            strategy: Any = NodeAffinitySchedulingStrategy(node, soft=False)
-            holder_class: Any = ray.remote(num_cpus=0, num_gpus=count, scheduling_strategy=strategy)(_Holder)
-            _holders[node] = holder_class.remote()
+    hold([machine for machine in _cards_by_node.values() if machine.fault])
     try:
         yield
     finally:
@@ -251,8 +255,9 @@ def _query_cards(nodes: dict[str, int]) -> tuple[list[Cards], bool]:
         except _LOST:
             machine_lost = True
         except RayError as error:  # such as a machine without raydd
-            fault = f"{hosts.get(node, node)} cannot say which GPUs it has: {reason_of(error)}"
-            _cards_by_node[node] = Cards(node, (), (), fault)
+            host = hosts.get(node, node)
+            fault = f"{host} cannot say which GPUs it has: {reason_of(error)}"
+            _cards_by_node[node] = Cards(host, (), (), fault)
     return [_cards_by_node[node_id] for node_id in nodes if node_id in _cards_by_node], machine_lost
 
 
@@ -265,10 +270,10 @@ def look(count: int) -> Cards:
     """Return the GPUs that Ray gave to this process. Runs in a Ray worker."""
     import torch
 
-    node = socket.gethostname()
+    host = socket.gethostname()
     try:
         devices = [device_of(PlaceConfig(device=f"cuda:{number}")) for number in range(count)]
     except ConfigError as error:
-        return Cards(node, (), (), str(error))
+        return Cards(host, (), (), str(error))
     cards = [torch.cuda.get_device_properties(device) for device in devices]
-    return Cards(node, tuple(card.name for card in cards), tuple(card.total_memory for card in cards))
+    return Cards(host, tuple(card.name for card in cards), tuple(card.total_memory for card in cards))

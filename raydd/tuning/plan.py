@@ -270,6 +270,33 @@ def _step_together(examples: Sequence[Config]) -> bool:
     return not examples or AT_ONCE * sum(size**2 for size in sizes) >= 2 * len(examples) ** 2
 
 
+def large_enough(examples: Sequence[Config], widths: tuple[int, int] | None, cards: Sequence[Cards]) -> Sequence[Cards]:
+    """Return the machines whose GPUs hold the largest trial; all machines if that is not known.
+
+    Args:
+        examples: configs of trials, from the search space.
+        widths: of the image and the text features; None if no features are cached.
+        cards: GPUs of the cluster's machines.
+
+    Raises:
+        ConfigError: no machine's GPUs do.
+    """
+    if widths is None or not cards:
+        return cards
+    need = _largest_need(examples, widths)
+    if not (large := [machine for machine in cards if min(machine.bytes) >= need]):
+        size = max(min(machine.bytes) for machine in cards)
+        raise ConfigError(
+            f"A trial is expected to need {need / 1e9:.1f} GB of GPU memory, and the GPU has {size / 1e9:.1f} GB. "
+            "Lower distill.student_steps or experts.width, or set sweep.gpus to 1 to try it anyway."
+        )
+    return large
+
+
+def _largest_need(examples: Sequence[Config], widths: tuple[int, int]) -> int:
+    return max(share_bytes(trial, *widths) for trial in examples)
+
+
 def with_gpu_share(
     config: Config, examples: Sequence[Config], widths: tuple[int, int] | None, cards: Sequence[Cards]
 ) -> Config:
@@ -282,23 +309,15 @@ def with_gpu_share(
         config: the settings that all trials share.
         examples: configs of trials, from the search space.
         widths: of the image and the text features; None if no features are cached: then a trial gets a whole GPU.
-        cards: GPUs of the cluster's machines. If empty, `sweep.gpus` stays -1, for a plan before a machine is started.
-
-    Raises:
-        ConfigError: a trial does not fit on the smallest GPU.
+        cards: GPUs of the cluster's machines, from `large_enough`. If empty, `sweep.gpus` stays -1, for a plan before a
+            machine is started.
     """
     if config.sweep.gpu_share >= 0 or not cards:
         return config
     if widths is None:
         return with_settings(config, {"sweep.gpus": 1.0})
-    need = max(share_bytes(trial, *widths) for trial in examples)
     size = min(min(machine.bytes) for machine in cards)
-    if need > size:
-        raise ConfigError(
-            f"A trial is expected to need {need / 1e9:.1f} GB of GPU memory, and the GPU has {size / 1e9:.1f} GB. "
-            "Lower distill.student_steps or experts.width, or set sweep.gpus to 1 to try it anyway."
-        )
     if (requested := together(config, examples)) > 1:
         fitting = min(trials_together(trial, *widths, size) for trial in examples)
         return with_settings(config, {"sweep.gpus": 1.0, "sweep.together": max(1, min(requested, fitting))})
-    return with_settings(config, {"sweep.gpus": part_of_gpu(size // need)})
+    return with_settings(config, {"sweep.gpus": part_of_gpu(size // _largest_need(examples, widths))})

@@ -19,6 +19,7 @@ from raydd.cluster.gpus import (
     gpus_now,
     gpus_to_come,
     held,
+    hold,
     usable_cards,
 )
 from raydd.config import Config
@@ -30,7 +31,7 @@ from raydd.terminal.progress import progress_on
 from raydd.terminal.text import count_of
 from raydd.tuning import study as studies
 from raydd.tuning.cheap_starts import queue_cheap_starts, queued_settings
-from raydd.tuning.plan import Plan, make_plan, open_workbenches, sharing_experts, together, with_gpu_share
+from raydd.tuning.plan import Plan, large_enough, make_plan, open_workbenches, sharing_experts, together, with_gpu_share
 from raydd.tuning.prices import Price
 from raydd.tuning.samplers import PER_SECOND
 from raydd.tuning.steering import forget_orders, warm_start, warm_trials
@@ -83,7 +84,9 @@ def plan_sweep(
             with progress_on(console) as progress:
                 prepare(work.with_progress(progress), address)
         widths = work.feature_widths if work.is_prepared else None  # asking for the widths would encode missing data
-        base = with_gpu_share(base, examples, widths, cards)
+        large = large_enough(examples, widths, cards)
+        _hold_others(cards, large, console)
+        base = with_gpu_share(base, examples, widths, large)
         work = open_workbench(base, work.store, silent, work.opened)
     cpus, gpus, at_once = base.sweep.cpus, base.sweep.gpu_share, base.sweep.at_once
     if gpus >= 0:  # a dry run may leave the share open
@@ -92,6 +95,15 @@ def plan_sweep(
         at_once = slots_now(cpus, gpus, held()) * base.sweep.together
     with busy_on(console, PLANNING):
         return Planned(make_plan(work, space, examples, study, at_once), work, examples, sources)
+
+
+def _hold_others(cards: Sequence[Cards], large: Sequence[Cards], console: Console) -> None:
+    """Name the machines whose GPUs are too small for a trial, and keep trials from them."""
+    small = [machine for machine in cards if machine not in large]
+    for machine in small:
+        gpus = f"{', '.join(sorted(set(machine.names)))}, {min(machine.bytes) / 1e9:.1f} GB"
+        console.print(f"not used: the GPUs of {machine.host} ({gpus}) hold no trial", markup=False, soft_wrap=True)
+    hold(small)
 
 
 def begin_sweep(planned: Planned, study: optuna.Study, address: str, console: Console, *, retry_failed: bool) -> Plan:

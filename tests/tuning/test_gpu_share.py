@@ -5,7 +5,7 @@ from raydd.cost.bytes import share_bytes
 from raydd.errors import ConfigError
 from raydd.settings import with_settings
 from raydd.tuning.finals import share_of_final
-from raydd.tuning.plan import with_gpu_share
+from raydd.tuning.plan import large_enough, with_gpu_share
 
 WIDTHS = (1280, 384)
 
@@ -48,8 +48,13 @@ def test_the_smallest_of_mixed_cards_decides_the_share_of_its_largest_trial(conf
         for machines in (cards(7.5 * need / 1e9), cards(80 * need / 1e9, 7.5 * need / 1e9))
     ]
     assert shares == [0.1428, 0.1428]  # a seventh, rounded so that Ray finds room for seven
-    with pytest.raises(ConfigError, match=r"and the GPU has 0\.1 GB"):
-        with_gpu_share(config, [config], WIDTHS, cards(80, 0.1))
+
+
+def test_a_card_that_holds_no_trial_is_left_out_and_refused_if_there_is_no_other(config):
+    assert large_enough([config], WIDTHS, cards(80, 0.1)) == cards(80)
+    assert large_enough([config], None, cards(80, 0.1)) == cards(80, 0.1)  # before there are features
+    with pytest.raises(ConfigError, match=r"and the GPU has 0\.2 GB"):
+        large_enough([config], WIDTHS, cards(0.2, 0.1))
 
 
 @pytest.mark.parametrize(

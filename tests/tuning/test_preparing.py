@@ -11,11 +11,13 @@ from stage_settings import TINY
 
 import raydd
 from raydd.cluster import connect
+from raydd.cluster.gpus import Cards
 from raydd.cluster.growth import Growth
 from raydd.config import Config
 from raydd.errors import ConfigError
 from raydd.settings import with_settings
 from raydd.store import Store
+from raydd.tuning import preparing
 from raydd.tuning import study as studies
 from raydd.tuning.expected import Expected
 from raydd.tuning.plan import Plan
@@ -58,6 +60,15 @@ def test_trials_that_fit_on_a_machine_that_may_start_are_not_refused(ray_here, p
     assert planned("10.0.0.1:6379", cpus=8.0, gpus=1.0, at_once=1).plan.at_once == 1
     with pytest.raises(ConfigError, match=r"8 and 1 at most on one machine that runs or may start"):
         planned("10.0.0.1:6379", cpus=8.0, gpus=2.0)  # eight GPUs, but one on each machine
+
+
+def test_a_card_that_holds_no_trial_is_named_and_gets_none(monkeypatch):
+    large, small = (Cards(host, (name,), (int(size),)) for host, name, size in (("a", "A100", 80e9), ("b", "T4", 2e9)))
+    told, kept = io.StringIO(), []
+    monkeypatch.setattr(preparing, "hold", kept.extend)
+    preparing._hold_others([large, small], [large], Console(file=told, width=200))
+    assert kept == [small]
+    assert told.getvalue() == "not used: the GPUs of b (T4, 2.0 GB) hold no trial\n"
 
 
 @pytest.fixture
