@@ -16,12 +16,11 @@ OF_NO_ROOM = ("ray", "attack", "golden", "docs", "ci")
 TESTED_BY = {
     "bench/rows": "tests/bench/test_bench.py",
     "raydd/commands": "tests/test_cli.py",
-    "raydd/distill/encoder_experts.py": "tests/stages/test_encoder_protocol.py",
+    "raydd/config": "tests/test_config.py",
     "raydd/distill/methods": "tests/test_settings.py",
     "raydd/protocols/encoder.py": "tests/stages/test_encoder_protocol.py",
     "raydd/protocols/opened.py": "tests/protocols/test_opened_once.py",
     "raydd/protocols/student_modules.py": "tests/export/test_exporting.py",
-    "raydd/report/gallery.py": "tests/report/test_making.py",
     "raydd/stages/inverting.py": "tests/stages/test_stages.py",
     "raydd/tuning/sweeping.py": "tests/ray/test_sweep.py",
     "search_spaces": "tests/search_spaces/test_spaces.py",

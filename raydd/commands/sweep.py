@@ -17,7 +17,7 @@ class Options(cli.Options):
     dry_run: bool = False
     """Show the plan (trials, resources, existing records, time) and stop."""
     retry_failed: bool = False
-    """Run failed trials of earlier commands again, with the same numbers."""
+    """Run failed trials again, with the same numbers."""
     enqueue: Annotated[Path | None, tyro.conf.arg(metavar="FILE.yaml")] = None
     """Queue your own trials and exit: a list of dotted settings in the space's ranges; other settings are drawn. A
     running sweep runs them after those that are queued already."""

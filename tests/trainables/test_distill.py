@@ -234,7 +234,7 @@ def test_a_trial_told_to_leave_between_its_steps_keeps_its_state(config, monkeyp
         raise Leave
 
     def fetch(experts, expert):
-        told() if told_in == "expert" and steps else ensure_expert(experts, expert)
+        told() if told_in == "expert" and expert else ensure_expert(experts, expert)  # collapse reads expert 0
 
     monkeypatch.setattr(work, "progress", lambda name, done, total: name == "distillation steps" and steps.append(done))
     ensure_expert = work.ensure_expert
