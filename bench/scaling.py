@@ -28,7 +28,7 @@ from bench.measuring import Pieces, median, now, peak_bytes, time_pieces
 from bench.opening import write_made_pairs
 from bench.rows.distillation import PUBLISHED
 from bench.rows.sweep import busy_seconds
-from raydd.config import DistillConfig
+from raydd.config import DistillConfig, SweepConfig
 from raydd.data.feature_rows import CaptionRows, FeatureRows, map_shard
 from raydd.data.features import SplitFeatures
 from raydd.distill.engine import Distillation
@@ -157,7 +157,7 @@ def _run_trials(study: Any, space: Any, trials: int, sampler: str = "random") ->
     sqlalchemy.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
     engine.dispose()
     total_trials = finished(study) + trials  # so that no trial is drawn ahead, which would be copied
-    search, start_time = StudySearch(study, space, ["r_mean"], trial_count=total_trials, sampler=sampler), 0.0
+    search, start_time = StudySearch(study, space, SweepConfig(trials=total_trials, sampler=sampler)), 0.0
     for number in range(trials):
         if number == 1:
             start_time = time.process_time()

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from raydd.cluster.trial_report import TrialReport
+from raydd.config import SweepConfig
 from raydd.errors import PlaceError
 from raydd.tuning import study as studies
 from raydd.tuning.cheap_starts import CostOf, trial_with_params
@@ -77,13 +78,9 @@ class StudySearch(Searcher):
         self,
         study: optuna.Study,
         space: Space,
-        objectives: Sequence[str],
+        settings: SweepConfig,
         listeners: Sequence[Listener] = (),
         *,
-        trial_count: int,
-        max_failures: int = 0,
-        seed: int = 0,
-        sampler: str = "auto",
         cost_of: CostOf | None = None,
         deadline: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
@@ -94,23 +91,17 @@ class StudySearch(Searcher):
         Args:
             study: the study that trials come from and are saved in.
             space: suggests the settings of a trial.
-            objectives: names of the report's values, in the order of the study's directions.
+            settings: objectives, number of trials, most failures in a row, sampler and seed.
             listeners: notified of every trial.
-            trial_count: how many trials the study should have in the end; failed trials do not count.
-            max_failures: start no more trials after this many in a row failed for the same reason; 0: never stop.
-            seed: seed of the sampler.
-            sampler: `sweep.sampler`.
             cost_of: predicts the cost of a complete trial with the given settings, for a sampler that weighs cost.
             deadline: time after which no more trials are started, in seconds of `clock`.
             clock: returns the time in seconds, for the deadline and for how long trials take.
             order: called before each trial; returns go-on, pause, or stop.
         """
         super().__init__()
-        self._study, self._space, self._objectives = study, space, tuple(objectives)
-        self._listeners, self._seed, self._trial_count = tuple(listeners), seed, trial_count
-        self._max_failures, self._failed_alike, self._last_failure = max_failures, 0, ""
-        self._deadline, self._clock, self._sampler, self._order = deadline, clock, sampler, order
-        self._cost_of = cost_of
+        self._study, self._space, self._settings, self._listeners = study, space, settings, tuple(listeners)
+        self._deadline, self._clock, self._order, self._cost_of = deadline, clock, order, cost_of
+        self._failed_alike, self._last_failure = 0, ""
         self._finished = studies.finished(study)
         self._running: dict[str, _RunningTrial] = {}
         self._started = self._before_outage = self._at_once = 0
@@ -124,7 +115,7 @@ class StudySearch(Searcher):
     @property
     def gave_up(self) -> str:
         """The reason why too many trials in a row failed, so that no more are started; empty otherwise."""
-        return self._last_failure if 0 < self._max_failures <= self._failed_alike else ""
+        return self._last_failure if 0 < self._settings.max_failures <= self._failed_alike else ""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next trial: its number, its dotted settings, and the rungs that it passed before an interruption.
@@ -132,15 +123,20 @@ class StudySearch(Searcher):
         None while the running trials are enough; FINISHED if no more trials are to start.
         """
         order = self._order()
-        if order == "stop" or self._clock() >= self._deadline or self.gave_up or self._finished >= self._trial_count:
+        if (
+            order == "stop"
+            or self._clock() >= self._deadline
+            or self.gave_up
+            or self._finished >= self._settings.trials
+        ):
             return Searcher.FINISHED
-        if order == "pause" or self._finished + len(self._running) >= self._trial_count:
+        if order == "pause" or self._finished + len(self._running) >= self._settings.trials:
             return None  # not FINISHED, since a running trial may fail
         self._at_once = max(self._at_once, len(self._running) + 1)
         trial, settings = self._drawn_trials.take()
         self._running[trial_id] = _RunningTrial(trial, self._started)
         self._started += 1
-        if self._finished + len(self._running) < self._trial_count:
+        if self._finished + len(self._running) < self._settings.trials:
             self._drawn_trials.begin()
         number = studies.identity(trial)
         for listener in self._listeners:
@@ -193,7 +189,7 @@ class StudySearch(Searcher):
                 studies.fail(self._study, trial, failure)
         elif report.finished:
             state = TrialState.COMPLETE
-            self._study.tell(trial, [report.objective(name) for name in self._objectives])
+            self._study.tell(trial, [report.objective(name) for name in self._settings.objectives])
         else:
             state = TrialState.PRUNED
             self._study.tell(trial, state=state)
@@ -206,6 +202,11 @@ class StudySearch(Searcher):
     def close(self) -> None:
         """Put a trial that was drawn but not handed out back into the queue; to be called when no more trials start."""
         self._drawn_trials.drop()
+
+    def run_again(self, failure: TrialReport) -> None:
+        """End the running trials, whose processes Ray has killed, and queue their settings again."""
+        for trial_id in list(self._running):
+            self.on_trial_complete(trial_id, failure.as_result())
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the study holds the whole state."""
@@ -221,7 +222,11 @@ class StudySearch(Searcher):
     def _draw(self) -> Drawn:
         seconds_of = self._seconds_of if self._cost_of else None
         renew_sampler(
-            self._study, self._seed, self._sampler, seconds_of=seconds_of, seconds_per_trial=self._seconds_per_trial()
+            self._study,
+            self._settings.seed,
+            self._settings.sampler,
+            seconds_of=seconds_of,
+            seconds_per_trial=self._seconds_per_trial(),
         )
         trial = self._study.ask()
         settings = self._space.settings(trial)
@@ -243,7 +248,7 @@ class StudySearch(Searcher):
         """
         if math.isinf(self._deadline):
             return 0.0
-        remaining = self._trial_count - self._finished - len(self._running)
+        remaining = self._settings.trials - self._finished - len(self._running)
         return (self._deadline - self._clock()) * self._at_once / remaining
 
     def _count_end(self, state: TrialState, failure: str) -> None:
@@ -269,7 +274,7 @@ class StudySearch(Searcher):
             return report.failure
         if not report.steps:
             return "the trial ended without a report"
-        for name in self._objectives:
+        for name in self._settings.objectives:
             if not math.isfinite(value := report.objective(name)):
                 return f"{name} is {value} at step {report.step} of {report.steps}"
         return ""

@@ -14,6 +14,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter
 
 from raydd.cluster.connect import heed_interrupt
+from raydd.cluster.failures import failure_of
 from raydd.cluster.trial_report import TrialReport
 from raydd.config import SweepConfig
 from raydd.errors import PlaceError, TrialsError
@@ -54,7 +55,7 @@ def run_trials(
         trial: the trainable, with its resources; it reports `TrialReport`s.
         study: the study that trials come from.
         space: suggests settings.
-        settings: number, time limit, sampler and pruner of the trials.
+        settings: of the sweep, with `gpus` and `together` resolved.
         listeners: notified of every trial.
         folder: where Tune writes: a folder or a bucket that every node can reach.
         capacity: returns how many trials may run at once; called repeatedly, since a cluster may get more nodes.
@@ -68,53 +69,64 @@ def run_trials(
     if studies.finished(study) >= settings.trials:
         return
     deadline = time.monotonic() + settings.hours * 3600 if settings.hours else math.inf
-    restarts_left, max_running = RESTARTS, math.inf
-    while True:
+    most_at_once = math.inf
+
+    def room() -> int:
+        return int(min(most_at_once, capacity()))
+
+    for restarts_left in reversed(range(RESTARTS + 1)):
         search = StudySearch(
             study,
             space,
-            settings.objectives,
+            settings,
             listeners,
-            trial_count=settings.trials,
-            max_failures=settings.max_failures,
-            seed=settings.seed,
-            deadline=deadline,
-            sampler=settings.sampler,
             cost_of=cost_of,
+            deadline=deadline,
             order=lambda: order_of(study, settings),
         )
         try:
-            scheduler = _StoppingScheduler(search, Pruning(study, settings))
-            _run_tuner(
-                trial, search, scheduler, settings, lambda limit=max_running: int(min(limit, capacity())), folder
-            )
-            search.close()
+            _run_tuner(trial, search, Pruning(study, settings), settings, room, folder)
         except RuntimeError as error:
-            if not isinstance(error.__cause__, OutOfMemoryError):  # Tune raises it instead of failing the trial
-                raise
-            if not restarts_left or search.running <= 1:
-                raise PlaceError(
-                    "Memory ran out, so Ray killed a trial. Finished work is kept: free some memory, or use a machine "
-                    "with more, and give the same command again."
-                ) from error
-            restarts_left, max_running = restarts_left - 1, search.running // 2
+            most_at_once = _fewer_at_once(error, search.running, restarts_left)
             search.close()
-            studies.requeue_interrupted(study)
-            say(f"Memory ran out, so Ray killed trials. They are run again, at most {max_running} at once.")
+            search.run_again(failure_of(PlaceError("memory ran out")))
+            say(f"Memory ran out, so Ray killed trials. They are run again, at most {most_at_once} at once.")
         else:
-            if search.gave_up:
-                raise TrialsError(
-                    f"{settings.max_failures} trials in a row failed for the same reason ({search.gave_up}), so the "
-                    "sweep stopped. Fix the cause and give the same command again: failed trials do not count, and "
-                    "--retry-failed runs their settings again."
-                )
+            search.close()
+            _require_not_given_up(search, settings.max_failures)
             return
+
+
+def _fewer_at_once(error: RuntimeError, running: int, restarts_left: int) -> int:
+    """Return how many trials may run at once after Ray killed some because memory ran out.
+
+    Raises:
+        RuntimeError: the given error, if it says something else.
+        PlaceError: fewer trials cannot run, or memory ran out again and again.
+    """
+    if not isinstance(error.__cause__, OutOfMemoryError):  # Tune raises it instead of failing the trial
+        raise error
+    if not restarts_left or running <= 1:
+        raise PlaceError(
+            "Memory ran out, so Ray killed a trial. Finished work is kept: free some memory, or use a machine with "
+            "more, and give the same command again."
+        ) from error
+    return running // 2
+
+
+def _require_not_given_up(search: StudySearch, max_failures: int) -> None:
+    if search.gave_up:
+        raise TrialsError(
+            f"{max_failures} trials in a row failed for the same reason ({search.gave_up}), so the sweep stopped. Fix "
+            "the cause and give the same command again: failed trials do not count, and --retry-failed runs their "
+            "settings again."
+        )
 
 
 def _run_tuner(
     trial: Callable[[Mapping[str, Any]], None],
     search: StudySearch,
-    scheduler: TrialScheduler,
+    pruning: Pruning,
     settings: SweepConfig,
     capacity: Callable[[], int],
     folder: str,
@@ -126,7 +138,7 @@ def _run_tuner(
         trial,
         tune_config=tune.TuneConfig(
             search_alg=limiter,
-            scheduler=scheduler,
+            scheduler=_StoppingScheduler(search, pruning),
             num_samples=-1,  # the searcher decides when there are enough
             reuse_actors=True,
             trial_name_creator=_trial_name,

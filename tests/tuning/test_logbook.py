@@ -3,6 +3,7 @@ from mlflow import MlflowClient
 
 import raydd
 from raydd.cluster.trial_report import TrialReport
+from raydd.config import SweepConfig
 from raydd.tracking.connection import EXPERIMENT
 from raydd.tracking.runs import Tracking
 from raydd.tuning import study as studies
@@ -12,7 +13,7 @@ from raydd.tuning.searcher import StudySearch
 
 def test_trials_that_ended_with_their_driver_are_logged_by_the_next_one_once(config, space, address, tmp_path):
     study = studies.open_study(config, space, address)
-    search = StudySearch(study, space, ("r_mean",), trial_count=9)
+    search = StudySearch(study, space, SweepConfig(trials=9))
     for name in ("stopped", "failed", "running"):
         search.suggest(name)
     for step in (1, 2):

@@ -6,6 +6,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from raydd.cluster.trial_report import TrialReport
+from raydd.config import SweepConfig
 from raydd.tuning import searcher
 from raydd.tuning import study as studies
 from raydd.tuning.prices import READERS, Cost
@@ -39,7 +40,7 @@ def heard():
 
 @pytest.fixture
 def search(study, space, heard):
-    return StudySearch(study, space, ["r_mean"], [heard], trial_count=9)
+    return StudySearch(study, space, SweepConfig(trials=9), [heard])
 
 
 def report(**values):
@@ -104,7 +105,7 @@ def test_a_failure_is_kept_with_its_reason(search, study, heard, result, error, 
 
 
 def test_no_more_than_are_wanted_and_one_for_each_that_fails(study, space):
-    search = StudySearch(study, space, ["r_mean"], trial_count=2)
+    search = StudySearch(study, space, SweepConfig(trials=2))
     assert search.suggest("a")
     assert search.suggest("b")
     assert search.suggest("c") is None
@@ -114,7 +115,7 @@ def test_no_more_than_are_wanted_and_one_for_each_that_fails(study, space):
     search.on_trial_complete("c", report(step=10, r_mean=1.0, record="distill/0"))
     assert search.suggest("d") == Searcher.FINISHED
     assert studies.counts(study) == {"fail": 1, "diverged": 1, "complete": 1}
-    assert StudySearch(study, space, ["r_mean"], trial_count=2).suggest("d") == Searcher.FINISHED
+    assert StudySearch(study, space, SweepConfig(trials=2)).suggest("d") == Searcher.FINISHED
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_no_more_than_are_wanted_and_one_for_each_that_fails(study, space):
     ],
 )
 def test_equal_failures_in_a_row_are_the_last_ones(study, space, ends, gave_up):
-    search = StudySearch(study, space, ["r_mean"], trial_count=20, max_failures=3)
+    search = StudySearch(study, space, SweepConfig(trials=20, max_failures=3))
     assert search.suggest("runs on")
     for number, failure in enumerate(ends):
         assert search.suggest(str(number)) != Searcher.FINISHED
@@ -140,7 +141,7 @@ def test_equal_failures_in_a_row_are_the_last_ones(study, space, ends, gave_up):
 
 
 def test_all_trials_that_one_outage_ended_count_as_one_failure(study, space):
-    search, lost = StudySearch(study, space, ["r_mean"], trial_count=40, max_failures=3), "ActorDiedError: slot 0"
+    search, lost = StudySearch(study, space, SweepConfig(trials=40, max_failures=3)), "ActorDiedError: slot 0"
     names = [[f"{outage} {number}" for number in range(8)] for outage in range(3)]
     for outage, own in enumerate(names):
         assert not search.gave_up
@@ -162,7 +163,7 @@ def test_all_trials_that_one_outage_ended_count_as_one_failure(study, space):
 def test_a_trial_that_loses_process_after_process_fails_and_the_sweep_gets_past_it(study, space, failure, commands):
     for expected in commands:
         studies.requeue_interrupted(study)
-        search, ran = StudySearch(study, space, ["r_mean"], trial_count=5, max_failures=3), []
+        search, ran = StudySearch(study, space, SweepConfig(trials=5, max_failures=3)), []
         while isinstance(given := search.suggest(str(len(ran))), dict):
             lost = {"failure": failure, "again": True} if given["number"] == 1 else {"record": "distill/0"}
             search.on_trial_complete(str(len(ran)), report(step=10, r_mean=1.0, **lost))
@@ -174,12 +175,22 @@ def test_a_trial_that_loses_process_after_process_fails_and_the_sweep_gets_past_
 
 
 def test_spot_notices_never_end_a_sweep(study, space):
-    search = StudySearch(study, space, ["r_mean"], trial_count=9, max_failures=2)
+    search = StudySearch(study, space, SweepConfig(trials=9, max_failures=2))
     for _ in range(9):
         assert search.suggest("a") != Searcher.FINISHED
         search.on_trial_complete("a", report(failure="taken back", again=True, notice=True))
     assert not search.gave_up
     assert studies.counts(study) == {}
+
+
+def test_trials_that_were_killed_for_memory_end_for_listeners_and_wait_to_be_run_again(search, study, heard):
+    for name in ("a", "b"):
+        search.suggest(name)
+    search.run_again(TrialReport(failure="PlaceError: memory ran out", again=True))
+    assert search.running == 0
+    assert heard.events[2:] == [("ended", number, "FAIL", "PlaceError: memory ran out") for number in (0, 1)]
+    assert studies.counts(study) == {}
+    assert studies.waiting_again(study) == 2
 
 
 def test_what_a_process_reported_before_it_ended_is_the_reason(search, study):
@@ -195,7 +206,7 @@ def test_failed_trials_are_run_again_under_their_numbers_and_diverged_ones_are_n
         search.on_trial_complete(name, report(step=10, r_mean=1.0, failure=failure, record="" if failure else "r"))
     assert studies.retry_failed(study) == 1
     assert studies.retry_failed(study) == 0  # it waits already
-    again = StudySearch(study, space, ["r_mean"], trial_count=3)
+    again = StudySearch(study, space, SweepConfig(trials=3))
     given = again.suggest("d")
     assert given["number"] == 0
     assert given["settings"] == studies.settings(study.trials[0])
@@ -205,7 +216,7 @@ def test_failed_trials_are_run_again_under_their_numbers_and_diverged_ones_are_n
 
 def test_nothing_starts_after_the_deadline(study, space):
     now = [0.0]
-    search = StudySearch(study, space, ["r_mean"], trial_count=9, deadline=60.0, clock=lambda: now[0])
+    search = StudySearch(study, space, SweepConfig(trials=9), deadline=60.0, clock=lambda: now[0])
     assert search.suggest("a") != Searcher.FINISHED
     now[0] = 61.0
     assert search.suggest("b") == Searcher.FINISHED
@@ -214,14 +225,14 @@ def test_nothing_starts_after_the_deadline(study, space):
 def test_the_time_left_is_shared_by_the_trials_that_are_wanted(study, space, monkeypatch):
     shares, now = [], [0.0]
     monkeypatch.setattr(searcher, "renew_sampler", lambda *_, seconds_per_trial, **__: shares.append(seconds_per_trial))
-    search = StudySearch(study, space, ["r_mean"], trial_count=4, deadline=60.0, clock=lambda: now[0])
+    search = StudySearch(study, space, SweepConfig(trials=4), deadline=60.0, clock=lambda: now[0])
     search.suggest("a")
     search.suggest("b")
     now[0] = 30.0
     search.on_trial_complete("a", report(step=10, r_mean=30.0, record="distill/0"))
     search.suggest("c")
     assert shares == [60.0 / 4, 2 * 60.0 / 3, 2 * 30.0 / 2]
-    StudySearch(study, space, ["r_mean"], trial_count=9).suggest("d")
+    StudySearch(study, space, SweepConfig(trials=9)).suggest("d")
     assert shares[-1] == 0
 
 
@@ -233,19 +244,19 @@ def test_what_a_trial_costs_is_noted_and_the_sampler_is_told_it_with_its_part_of
         assert settings["distill.momentum"] == 0.25  # as the space sets it
         return Cost(100 * settings["distill.image_lr"], {("experts", 0): 30.0, ("experts", 1): 30.0})
 
-    StudySearch(study, space, ["r_mean"], trial_count=9, cost_of=cost_of).suggest("a")
+    StudySearch(study, space, SweepConfig(trials=9), cost_of=cost_of).suggest("a")
     assert study.trials[0].user_attrs[studies.PRICE] == pytest.approx(10.0)
     assert told[0]({"distill.blend": "none", "distill.image_lr": 0.5}) == pytest.approx(50.0 + 60.0 / READERS)
-    unknown = StudySearch(study, space, ["r_mean"], trial_count=9, cost_of=lambda _: Cost(math.nan, {}))
+    unknown = StudySearch(study, space, SweepConfig(trials=9), cost_of=lambda _: Cost(math.nan, {}))
     unknown.suggest("b")
     assert studies.PRICE not in unknown.trial("b").user_attrs
-    StudySearch(study, space, ["r_mean"], trial_count=9).suggest("c")
+    StudySearch(study, space, SweepConfig(trials=9)).suggest("c")
     assert told[2] is None
 
 
 def test_the_study_knows_how_long_a_trial_held_its_place(study, space):
     now = [5.0]
-    search = StudySearch(study, space, ["r_mean"], trial_count=9, clock=lambda: now[0])
+    search = StudySearch(study, space, SweepConfig(trials=9), clock=lambda: now[0])
     search.suggest("a")
     search.suggest("b")
     now[0] = 7.0  # until here it waited for a machine
@@ -261,7 +272,7 @@ def test_the_study_knows_how_long_a_trial_held_its_place(study, space):
 
 def test_several_objectives_are_told_together(config, space, address, with_sweep):
     study = studies.open_study(with_sweep(config, name="two", objectives=("r_mean", "seconds")), space, address)
-    search = StudySearch(study, space, ["r_mean", "seconds"], trial_count=9)
+    search = StudySearch(study, space, SweepConfig(trials=9, objectives=("r_mean", "seconds")))
     search.suggest("a")
     search.on_trial_result("a", report(step=5, r_mean=20.0, seconds=4.0))
     search.on_trial_complete("a", report(step=10, r_mean=30.0, seconds=8.0, record="distill/0"))

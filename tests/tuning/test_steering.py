@@ -113,7 +113,7 @@ def test_a_warm_start_comes_first_in_a_new_sweep_and_behind_what_waits_in_one_th
 def test_a_driver_hears_what_another_terminal_says(study, space, config, address):
     listening = studies.load_study("small", address)
     search = StudySearch(
-        listening, space, ["r_mean"], trial_count=4, order=lambda: steering.order_of(listening, config.sweep)
+        listening, space, SweepConfig(trials=4), order=lambda: steering.order_of(listening, config.sweep)
     )
     with pytest.raises(ConfigError, match="The sweep 'small' is not running"):
         steering.give_order(study, "stop")
