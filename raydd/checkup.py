@@ -1,33 +1,30 @@
 """The checks of `raydd doctor`: what a machine has, and what is missing, for a planned run."""
 
 import importlib
-import importlib.metadata
 import os
 import platform
-import re
-import sys
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import torch
 from rich.filesize import decimal
 
-from raydd.cluster.environment import ray_address
+from raydd.cluster.cluster_file import ENVIRONMENT, compare_versions
 from raydd.config import Config
 from raydd.cost.bytes import expert_bytes
 from raydd.data import DataSet
 from raydd.data.encoders import ImageEncoder, TextEncoder
-from raydd.errors import ConfigError, RayddError
-from raydd.place import device_of, open_store, sees_gpu, use_threads
-from raydd.plain_files import read_file
+from raydd.errors import RayddError
+from raydd.place import device_of, mlflow_address, open_store, sees_gpu, sqlite_file, study_address, use_threads
 from raydd.preflight import STORE_SECONDS, Check, Command, guarded, quick_checks
 from raydd.progress import Progress, silent
 from raydd.protocols import Workbench, open_workbench
+from raydd.settings import with_settings
 
-_MOST_BYTES = 2**20  # of a cluster's file
 # Packages that a run without a sweep does not need, and what needs them.
 _OPTIONAL = {
     "ray": "`raydd sweep`, `demo` and `experts --workers`",
@@ -36,6 +33,7 @@ _OPTIONAL = {
 }
 _LOADING_CHECKS = ("reader", "encoders")  # quick checks that reading the data and loading the encoders repeat
 _TRIAL_CHECKS = ("GPUs of trials", "study", "MLflow")  # checks on which the need of disk and memory does not depend
+_OF_THIS_MACHINE = ("device", "GPUs", "shared memory")  # quick checks that say nothing about a cluster
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -47,14 +45,20 @@ def examine(
     Args:
         config: all settings.
         command: the planned command.
-        cluster: the file of the cluster that is to run the command; None for this machine.
+        cluster: the file of the cluster that is to run the command, in whose environment
+            (`raydd.cluster.cluster_file`) this is called; None for this machine.
         progress: receives the progress of reading the data.
     """
     use_threads(config.place)
+    if cluster and config.place.ray == "local":
+        config = with_settings(config, {"place.ray": "auto"})
     plan = _Plan(config, command, progress)
     yield Check("python", "ok", f"Python {platform.python_version()}, torch {torch.__version__}")
     if cluster:
-        yield guarded("cluster", lambda: _compare_versions(cluster, config))
+        yield guarded("cluster", lambda: compare_versions(cluster, config))
+        if not (file := cluster.parent / ENVIRONMENT).exists():
+            text = f"there is no {file}, so store, study and MLflow are looked for where this machine has them."
+            yield Check("environment", "warning", f"{text} `ray up` needs it: copy raydd.env.example and fill it in.")
     for package, purpose in _OPTIONAL.items():
         yield _check_package(package, purpose, needed=command != "run")
     required = [
@@ -70,6 +74,8 @@ def examine(
         for check in quick_checks(config, command)
         if check.name not in _LOADING_CHECKS or (check.state == "missing" and check.text not in required_texts)
     ]
+    if cluster:
+        quick = [_on_cluster(check, config) for check in quick if check.name not in _OF_THIS_MACHINE]
     yield from quick
     if command == "sweep":
         yield guarded("space", lambda: f"{config.sweep.space}, sampler {config.sweep.sampler}{plan.check_space()}")
@@ -80,6 +86,8 @@ def examine(
         check.name for check in (*quick, *required) if check.state == "missing" and check.name not in _TRIAL_CHECKS
     ]
     for name, size_check in (("disk", _check_disk), ("memory", _check_memory)):
+        if cluster and (name == "memory" or not _in_bucket(config)):
+            continue  # those of this machine do not matter
         if missing:
             yield Check(name, "warning", f"the need is unknown until {' and '.join(missing)} can be loaded")
         else:
@@ -151,45 +159,25 @@ def _check_package(name: str, purpose: str, *, needed: bool) -> Check:
         return Check(name, "missing" if needed else "warning", text)
 
 
-def _compare_versions(file: Path, config: Config) -> str:
-    """Compare the versions of Ray and Python in a cluster's file with the versions here.
-
-    `ray up` needs the same Ray on the cluster; a process here that joins the cluster (`place.ray`) also needs the same
-    Python.
-    """
-    ray_versions, python_versions = _versions_in(file)
-    installed = importlib.metadata.version("ray"), f"{sys.version_info.major}.{sys.version_info.minor}"
-    if not ray_versions:
-        return (
-            f"{file} names no version of Ray: its machines use theirs, or Ray {installed[0]} once it is installed there"
-        )
-    if ray_versions != [installed[0]]:
-        raise ConfigError(
-            f"{file} starts Ray {' and '.join(ray_versions)}, but this machine has Ray {installed[0]}. Run "
-            f"`pip install ray=={ray_versions[0]}`, or write version {installed[0]} everywhere in the file."
-        )
-    if too_old := [version for version in python_versions if tuple(map(int, version.split("."))) < (3, 11)]:
-        raise ConfigError(f"{file} starts Python {too_old[0]}, but raydd needs 3.11 or newer. Use a tag with -py311.")
-    joins = ray_address(config.place.ray) not in ("local", "auto")
-    if python_versions and python_versions != [installed[1]] and joins:
-        raise ConfigError(
-            f"{file} starts Python {' and '.join(python_versions)}, and a process of Python {installed[1]} cannot join "
-            "it (place.ray). Use the same Python here, or run the command on the cluster's head with `ray submit`."
-        )
-    return (
-        f"{file}: Ray {installed[0]} there and here, Python {' and '.join(python_versions) or 'unknown'} there and "
-        f"{installed[1]} here"
-    )
+def _on_cluster(check: Check, config: Config) -> Check:
+    """Return a check as it holds for a cluster: some places are the head's, and nodes have rights of their own."""
+    if check.name == "store" and not _in_bucket(config):
+        return Check("store", "ok", "a folder of the nodes, not checked here")
+    if check.name == "study" and sqlite_file(study_address(config.place)):
+        return Check("study", "ok", "SQLite on the head")
+    if check.name == "MLflow" and _is_local(mlflow_address(config.place)):
+        return Check("MLflow", "ok", "served by the head")
+    if check.name in ("store", "study") and check.state == "missing":
+        return Check(check.name, "warning", f"{check.text} Nodes may reach it although this machine does not.")
+    return check
 
 
-def _versions_in(file: Path) -> tuple[list[str], list[str]]:
-    """Return the versions of Ray and of Python in a cluster's file, from Ray's images and KubeRay's `rayVersion`."""
-    text = read_file(file, _MOST_BYTES).decode("utf-8", errors="replace")
-    tags = re.findall(r"rayproject/ray(?:-ml)?:(\d+\.\d+\.\d+)(?:-py(\d)(\d+))?", text)
-    kuberay = re.findall(r"rayVersion:\s*['\"]?(\d+\.\d+\.\d+)", text)
-    return sorted({*kuberay, *(ray for ray, *_ in tags)}), sorted(
-        {f"{major}.{minor}" for _, major, minor in tags if major}
-    )
+def _in_bucket(config: Config) -> bool:
+    return "://" in (config.place.store or os.environ.get("RAYDD_STORE", ""))
+
+
+def _is_local(address: str) -> bool:
+    return bool(sqlite_file(address)) or urlsplit(address).hostname in ("127.0.0.1", "localhost")
 
 
 def _check_disk(plan: _Plan) -> Check:

@@ -22,7 +22,8 @@ class Options(cli.Options):
     plan: tyro.conf.Positional[Literal["run", "sweep", "compare"]] = field(default="run")
     """The command that is planned: run, sweep or compare [run]."""
     cluster: Annotated[Path | None, tyro.conf.arg(metavar="FILE.yaml")] = None
-    """File of the cluster that will run the command (cluster/gpu.yaml): compares its Ray and Python with those here."""
+    """File of the cluster that will run the command (cluster/gpu.yaml): compares its Ray and Python with those here,
+    and checks the places that the raydd.env next to it names."""
 
 
 _STYLES = {"ok": "green", "warning": "yellow", "missing": "bold red"}
@@ -31,9 +32,10 @@ _STYLES = {"ok": "green", "warning": "yellow", "missing": "bold red"}
 def main(options: Options) -> int:
     """Make the checks and print them."""
     from raydd.checkup import examine
+    from raydd.cluster.cluster_file import nodes_environment
     from raydd.terminal.progress import progress_on
 
-    with progress_on() as progress:
+    with nodes_environment(options.cluster), progress_on() as progress:
         checks = list(examine(options.settings, options.plan, options.cluster, progress))
     table = Table(box=None, show_header=False, pad_edge=False)
     for check in checks:

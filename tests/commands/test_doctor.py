@@ -9,10 +9,12 @@ import psutil
 import pytest
 import torch
 
-from raydd import checkup
+from raydd import checkup, preflight
 from raydd.checkup import examine
 from raydd.cli import main
+from raydd.cluster.cluster_file import nodes_environment, versions_in
 from raydd.config import Config
+from raydd.errors import ConfigError
 from raydd.preflight import Check, Command
 from raydd.settings import load, with_settings
 
@@ -215,6 +217,11 @@ def test_pairs_are_held_against_the_training_images_as_the_planned_command_takes
         ("provider: {{type: local}}", "ok", "names no version of Ray"),
         ("image: rayproject/ray:2.9.0-py311-gpu", "missing", "starts Ray 2.9.0, but this machine has Ray"),
         ("image: rayproject/ray:{ray}-py310", "missing", "starts Python 3.10, but raydd needs 3.11"),
+        ("image: REGISTRY/raydd:2.9.0", "missing", "starts Ray 2.9.0, but this machine has Ray"),
+        ("a: [{{image_id: 'docker:rayproject/ray:2.9.0'}}]", "missing", "starts Ray 2.9.0"),
+        ("image: rayproject/ray:{ray}-py311 # before: rayproject/ray:2.9.0", "ok", "Python 3.11 there"),
+        ("containers: [{{image: busybox:1.36.1}}]", "ok", "names no version of Ray"),
+        ("image: [", "missing", "is not YAML"),
     ],
 )
 def test_a_cluster_s_file_is_held_against_the_versions_here(
@@ -228,8 +235,9 @@ def test_a_cluster_s_file_is_held_against_the_versions_here(
 
 def test_the_files_of_the_repository_start_a_ray_of_one_version():
     folder = Path(checkup.__file__).parents[1] / "cluster"
-    told = [checkup._versions_in(folder / name)[0] for name in ("gpu.yaml", "Dockerfile", "rayjob.yaml")]
+    told = [versions_in(folder / name)[0] for name in ("gpu.yaml", "sky.yaml", "rayjob.yaml")]
     assert told[0] == told[1] == told[2]
+    assert len(told[0]) == 1
 
 
 def test_a_process_of_another_python_cannot_join(config: Config, tmp_path: Path):
@@ -238,6 +246,60 @@ def test_a_process_of_another_python_cannot_join(config: Config, tmp_path: Path)
     file.write_text(f"image: rayproject/ray:{importlib.metadata.version('ray')}-py{other}")
     assert checks(config, cluster=file)["cluster"].state == "ok"  # the driver runs on the head
     assert "cannot join it" in checks(changed(config, place__ray="10.0.0.1:6379"), cluster=file)["cluster"].text
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch) -> Path:
+    """A cluster's file, with the environment of its nodes next to it."""
+    for name in ("RAYDD_STORE", "RAYDD_STUDY", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    (folder / "gpu.yaml").write_text("provider: {type: aws}\n")
+    (folder / "raydd.env").write_text(
+        "# RAYDD_STUDY=nothing\nRAYDD_STORE=s3://nobodys/raydd\nRAYDD_STUDY='postgresql+psycopg://me:x@127.0.0.1:9/raydd'"
+        "\nMLFLOW_TRACKING_URI=http://127.0.0.1:5000\nAWS_ENDPOINT_URL=http://127.0.0.1:9\nRAY_ADDRESS=auto\n"
+        "AWS_ACCESS_KEY_ID=x\nAWS_SECRET_ACCESS_KEY=x\nAWS_REGION=x\n"
+        "PATH=/nowhere:$PATH\n"
+    )
+    return folder / "gpu.yaml"
+
+
+@pytest.mark.slow
+def test_a_cluster_s_places_are_those_of_its_nodes(config: Config, cluster: Path, monkeypatch):
+    monkeypatch.setattr(checkup, "STORE_SECONDS", 0.1)
+    monkeypatch.setattr(preflight, "STORE_SECONDS", 0.1)
+    path = os.environ["PATH"]
+    with nodes_environment(cluster):
+        assert os.environ["PATH"] == path
+        found = checks(changed(config, sweep__gpus=-1.0, place__store="", place__mlflow=""), "sweep", cluster)
+    assert "RAYDD_STORE" not in os.environ
+    assert found["store"].state == found["study"].state == "warning"
+    assert "s3://nobodys/raydd" in found["store"].text
+    assert "127.0.0.1:9/raydd" in found["study"].text
+    assert "Nodes may reach it" in found["study"].text
+    assert found["MLflow"].text == "served by the head"
+    assert found["GPUs of trials"].text == "sweep.gpus -1.0, of the cluster"
+    assert not found.keys() & {"device", "memory"}
+
+
+def test_a_cluster_without_places_of_its_own_keeps_them_on_its_head(config: Config, cluster: Path, monkeypatch):
+    (cluster.parent / "raydd.env").write_text("RAYDD_STORE=/of/all/nodes\nRAYDD_STUDY=\n")
+    with nodes_environment(cluster):
+        found = checks(changed(config, sweep__gpus=1.0, place__mlflow=""), "sweep", cluster)
+    assert found["store"].text == "a folder of the nodes, not checked here"
+    assert found["study"].text == "SQLite on the head"
+    assert found["GPUs of trials"].state == "ok"
+    assert "environment" not in found
+    (cluster.parent / "raydd.env").unlink()
+    with nodes_environment(cluster):
+        assert "there is no" in checks(config, "sweep", cluster)["environment"].text
+
+
+def test_an_environment_that_no_shell_reads_is_refused(cluster: Path):
+    (cluster.parent / "raydd.env").write_text("RAYDD_STORE='s3://open\n")
+    with pytest.raises(ConfigError, match=r"raydd\.env is not for a shell"), nodes_environment(cluster):
+        pass
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
