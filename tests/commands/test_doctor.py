@@ -298,7 +298,7 @@ def test_a_cluster_without_places_of_its_own_keeps_them_on_its_head(config: Conf
 
 def test_an_environment_that_no_shell_reads_is_refused(cluster: Path):
     (cluster.parent / "raydd.env").write_text("RAYDD_STORE='s3://open\n")
-    with pytest.raises(ConfigError, match=r"raydd\.env is not for a shell"), nodes_environment(cluster):
+    with pytest.raises(ConfigError, match=r"raydd\.env cannot be read by a shell"), nodes_environment(cluster):
         pass
 
 
