@@ -123,6 +123,13 @@ def test_a_fault_that_comes_later_names_its_line(tmp_path: Path) -> None:
         found(torch.zeros(4, 4), torch.eye(4))
 
 
+def test_a_nan_that_comes_later_is_a_value_that_ends_its_own_distillation(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def loss(logits, similarity):\n    return logits.mean() / (len(logits) < 4)\n")
+    found = find_loss(f"{file}:loss")(torch.zeros(4, 4), torch.eye(4))
+    assert not found.isfinite()
+
+
 def test_a_long_message_of_a_loss_is_told_on_one_short_line(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def loss(logits, similarity):\n    raise ValueError('x\\n' * 1000)\n")

@@ -248,6 +248,14 @@ def test_a_step_waits_for_nothing_and_takes_few_operations(
         assert seen.total <= 4_500 + 50 * slots
 
 
+def test_a_loss_of_one_s_own_waits_for_nothing(train_split: Split, experts: Experts) -> None:
+    population = Population("meta")
+    for seed in range(3):
+        population.fill(begin(train_split, experts, "meta", seed=seed, loss=SIGLIP))
+    population.step()
+    assert not count_operations(population.step).waits
+
+
 def test_snapshots_that_do_not_fit_are_read_again(train_split: Split, experts: Experts) -> None:
     little = Population(legs=legs.Legs("cpu", 1))
     little.fill(precise(train_split, experts))
