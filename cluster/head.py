@@ -27,6 +27,7 @@ from pathlib import Path
 from raydd.config import PlaceConfig
 from raydd.errors import PlaceError, RayddError, RecordError
 from raydd.place import make_home, open_store
+from raydd.secrets_hidden import hidden
 from raydd.store import Store
 
 HERE = "http://127.0.0.1:"
@@ -221,4 +222,7 @@ def copy_one(home: Path, copies: Store, name: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (RayddError, OSError) as error:
+        sys.exit(f"head.py: {hidden(str(error)).rstrip('.')}. Check cluster/raydd.env.")

@@ -32,6 +32,8 @@ if [ -z "${RAYDD_HOME:-}" ]; then
   srun --ntasks-per-node=1 mkdir -m 700 "$own"
   export RAYDD_HOME=$own
 fi
+export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # Slurm 22.05 to 23.02 does not pass it on to srun
+export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600 # seconds for all nodes to join; Ray's 30 are few on a network drive
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p) # sed reads all lines; head would break the pipe
 
 # On SIGTERM, Ray would end at once, and the job step with it. So only this script gets the signal (B: above) and passes

@@ -297,6 +297,15 @@ def test_a_slurm_job_that_reaches_its_limit_tells_the_sweep_alone_and_copies_wha
     assert said(tmp_path / "store-head") == ["begun", "told 1 time(s)"]
 
 
+def test_a_store_that_cannot_be_is_named_in_a_sentence(tmp_path: Path):
+    place = environment(tmp_path, RAYDD_STORE="/proc/nothing/raydd")
+    done = subprocess.run([sys.executable, SCRIPT, "restore"], env=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "/proc/nothing" in done.stderr
+    assert done.stderr.endswith("Check cluster/raydd.env.\n")
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 def test_the_command_s_exit_status_survives_a_last_copy_that_fails(tmp_path: Path):
     home = a_home(tmp_path / "home")
