@@ -38,14 +38,15 @@ first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p) # sed reads a
 
 # On SIGTERM, Ray would end at once, and the job step with it. So only this script gets the signal (B: above) and passes
 # it on to the sweep alone: the sweep saves its work, head.py makes its last copy, and Ray ends after them.
-rm -f "$RAYDD_HOME/run.pid"
+rm -f "$RAYDD_HOME/run.pid" "$RAYDD_HOME/began"
 tell() {
   told=1
   kill -TERM "$(cat "$RAYDD_HOME/run.pid" 2>/dev/null || echo "$step")" || true
 }
 srun --ntasks-per-node=1 ray symmetric-run --address "$first:6379" --min-nodes "$SLURM_JOB_NUM_NODES" \
   --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --include-dashboard=false \
-  -- python cluster/head.py run raydd sweep --config cluster/sweep.yaml "$@" &
+  -- bash -c 'touch "$RAYDD_HOME/began" && exec "$@"' began \
+  python cluster/head.py run raydd sweep --config cluster/sweep.yaml "$@" &
 step=$!
 trap tell TERM
 while :; do
@@ -55,5 +56,9 @@ while :; do
 done
 if [ -n "$own" ]; then
   srun --ntasks-per-node=1 rm -rf "$own/cache" || true # each node's cached files of a bucket, which no job reads again
+fi
+if [ "$status" -eq 0 ] && ! [ -f "$RAYDD_HOME/began" ]; then # Ray has reported why, but its exit status is 0
+  echo "Ray did not start, so no sweep ran. The lines above say why." >&2
+  status=1
 fi
 exit "$status"

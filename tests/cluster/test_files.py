@@ -100,48 +100,70 @@ def test_the_task_for_skypilot_has_the_words_of_its_schema():
     subprocess.run(["bash", "-n", "-c", task["setup"] + task["run"]], check=True)
 
 
-@pytest.mark.parametrize("place", ["slurm.sh", "sky.yaml"])
-def test_ray_takes_the_command_that_starts_it_on_all_nodes(place: str, tmp_path: Path):
-    """By stand-ins for Slurm's commands and a `ray` that says what it was given."""
-    said = '#!/bin/sh\n[ -z "$RAYDD_HOME" ] || mkdir "$RAYDD_HOME/cache"\nprintf \'%s\\n\' "$@"\n'
-    for name, script in {"ray": said, "scontrol": "echo one; echo two", "srun": 'shift; exec "$@"'}.items():
-        (tmp_path / name).write_text(script if script == said else f"#!/bin/sh\n{script}\n")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_skypilot_s_script_starts_ray_on_each_node_and_the_first_node_runs_the_sweep(rank: int, tmp_path: Path):
+    """By stand-ins for the script and for `python`, which say where they run and what they were given."""
+    script, python = tmp_path / "sky_templates" / "ray" / "start_cluster", tmp_path / "python"
+    script.parent.mkdir(parents=True)
+    script.write_text('#!/bin/sh\necho "starts Ray"\n')
+    python.write_text('#!/bin/sh\necho "$RAY_ADDRESS" "$@"\n')
+    for file in (script, python):
+        file.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path), "SKYPILOT_NODE_RANK": str(rank)}
+    command = ["bash", "-euc", read("sky.yaml")["run"]]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    driver = "127.0.0.1:6379 cluster/head.py run raydd sweep --config cluster/sweep.yaml"
+    assert done.stdout.splitlines() == ["starts Ray", *([driver] if rank == 0 else [])]
+
+
+def test_ray_takes_the_command_that_slurm_gives_it_on_all_nodes(tmp_path: Path):
+    """By stand-ins for Slurm's commands and a `ray` that says what it was given and runs the command."""
+    stand_ins = {
+        "ray": 'printf "%s\\n" "$@"; [ -n "$RAY_FAILS" ] && exit 0; mkdir "$RAYDD_HOME/cache"\n'
+        'while [ "$1" != -- ]; do shift; done; shift; exec "$@"',
+        "python": 'echo "runs $*"',
+        "scontrol": "echo one; echo two",
+        "srun": 'shift; exec "$@"',
+    }
+    for name, script in stand_ins.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
     slurm = {"SLURM_JOB_NODELIST": "[1-2]", "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "16"}
-    sky = {"SKYPILOT_NODE_IPS": "one\ntwo", "SKYPILOT_NUM_NODES": "2", "SKYPILOT_NUM_GPUS_PER_NODE": "4"}
-    command = "bash cluster/slurm.sh" if place == "slurm.sh" else read(place)["run"]
     (tmp_path / "cluster").mkdir()
     for name in ("slurm.sh", "raydd.env.example"):
         (tmp_path / "cluster" / name.removesuffix(".example")).write_text((FOLDER / name).read_text(encoding="utf-8"))
     job = secrets.token_hex(8)
-    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "USER": "me", "SLURM_GPUS_ON_NODE": "4", **slurm, **sky}
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "USER": "me", "SLURM_GPUS_ON_NODE": "4", **slurm}
 
-    def given_again(restarts: int) -> subprocess.CompletedProcess[str]:
-        more = {"SLURM_JOB_ID": job, "SLURM_RESTART_COUNT": str(restarts)}
+    def submitted(restarts: int, **more: str) -> subprocess.CompletedProcess[str]:
+        more |= {"SLURM_JOB_ID": job, "SLURM_RESTART_COUNT": str(restarts)}
+        command = ["bash", "cluster/slurm.sh", "--sweep.trials", "200"]
         return subprocess.run(
-            ["bash", "-euc", command], cwd=tmp_path, env=environment | more, capture_output=True, text=True, check=False
+            command, cwd=tmp_path, env=environment | more, capture_output=True, text=True, check=False
         )
 
-    homes = [Path(f"/tmp/raydd-me-{job}-{restarts}") for restarts in range(2)]
+    homes = [Path(f"/tmp/raydd-me-{job}-{restarts}") for restarts in range(3)]
     try:
-        done = given_again(0)
-        if place == "slurm.sh":
-            assert stat.S_IMODE(homes[0].stat().st_mode) == 0o700
-            assert not list(homes[0].iterdir())  # a bucket's files, up to place.cache_gb of them, would fill /tmp
-            assert given_again(1).returncode == 0
-            refused = given_again(0)  # the folder is there already, and may be another user's
-            assert refused.returncode != 0
-            assert not refused.stdout
+        done = submitted(0)
+        assert stat.S_IMODE(homes[0].stat().st_mode) == 0o700
+        assert not (homes[0] / "cache").exists()  # a bucket's files, up to place.cache_gb of them, would fill /tmp
+        assert submitted(1).returncode == 0
+        refused = submitted(0)  # the folder is there already, and may be another user's
+        assert refused.returncode != 0
+        assert not refused.stdout
+        not_started = submitted(2, RAY_FAILS="yes")  # Ray's command ends with 0 then
+        assert not_started.returncode == 1
+        assert "Ray did not start" in not_started.stderr
     finally:
         for home in homes:
             shutil.rmtree(home, ignore_errors=True)
     assert done.returncode == 0, done.stderr
     given = done.stdout.splitlines()
-    start, entry = given[1 : given.index("--")], given[given.index("--") + 1 :]
+    start = given[1 : given.index("--")]
     assert given[0] == "symmetric-run"
     assert {"one:6379", "2", "--num-gpus=4"} <= set(start)
     curate_and_validate_ray_start_args(start)
-    assert entry[:5] == ["python", "cluster/head.py", "run", "raydd", "sweep"]
+    assert given[-1] == "runs cluster/head.py run raydd sweep --config cluster/sweep.yaml --sweep.trials 200"
 
 
 @pytest.mark.parametrize("name", ["rayjob.yaml", "kueue.yaml"])
