@@ -3,7 +3,7 @@
 import importlib
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,10 @@ from rich.filesize import decimal
 from raydd.cluster.cluster_file import ENVIRONMENT, compare_versions
 from raydd.config import Config
 from raydd.cost.bytes import expert_bytes
-from raydd.data import DataSet
-from raydd.data.encoders import ImageEncoder, TextEncoder
+from raydd.distill.methods import find_method
 from raydd.errors import RayddError
 from raydd.place import device_of, mlflow_address, open_store, sees_gpu, sqlite_file, study_address, use_threads
-from raydd.preflight import STORE_SECONDS, Check, Command, guarded, quick_checks
+from raydd.preflight import STORE_SECONDS, Check, Command, State, guarded, quick_checks
 from raydd.progress import Progress, silent
 from raydd.protocols import Workbench, open_workbench
 from raydd.settings import with_settings
@@ -52,7 +51,6 @@ def examine(
     use_threads(config.place)
     if cluster and config.place.ray == "local":
         config = with_settings(config, {"place.ray": "auto"})
-    plan = _Plan(config, command, progress)
     yield Check("python", "ok", f"Python {platform.python_version()}, torch {torch.__version__}")
     if cluster:
         yield guarded("cluster", lambda: compare_versions(cluster, config))
@@ -61,11 +59,15 @@ def examine(
             yield Check("environment", "warning", f"{text} `ray up` needs it: copy raydd.env.example and fill it in.")
     for package, purpose in _OPTIONAL.items():
         yield _check_package(package, purpose, needed=command != "run")
-    required = [
-        guarded("data", lambda: "; ".join(plan.data.summary())),
-        guarded("image encoder", lambda: f"{plan.image.name}: {plan.image.size} pixels, {plan.image.width} wide"),
-        guarded("text encoder", lambda: f"{plan.text.name}: {plan.text.width} wide"),
-    ]
+    if command == "compare":
+        comparison = _Comparison(config, progress)
+        planned = [guarded("rows", comparison.check_rows)]
+        plans = comparison.plans
+    else:
+        plan = _Plan(config, progress)
+        planned = [guarded("space", plan.check_space)] if command == "sweep" else []
+        plans = [plan]
+    required = [check for plan in plans for check in plan.required_checks()]
     required_texts = [check.text for check in required]
     quick = [
         guarded("device", lambda: _describe_device(config, command))
@@ -77,68 +79,122 @@ def examine(
     if cluster:
         quick = [_on_cluster(check, config) for check in quick if check.name not in _OF_THIS_MACHINE]
     yield from quick
-    if command == "sweep":
-        yield guarded("space", lambda: f"{config.sweep.space}, sampler {config.sweep.sampler}{plan.check_space()}")
+    yield from planned
     yield from required
-    if required[0].state == "ok":
-        yield guarded("pairs", plan.check_pairs)
+    yield from (guarded(plan.named("pairs"), plan.check_pairs) for plan in plans if plan.is_read)
     missing = [
         check.name for check in (*quick, *required) if check.state == "missing" and check.name not in _TRIAL_CHECKS
     ]
-    for name, size_check in (("disk", _check_disk), ("memory", _check_memory)):
-        if cluster and (name == "memory" or not _in_bucket(config)):
-            continue  # those of this machine do not matter
-        if missing:
-            yield Check(name, "warning", f"the need is unknown until {' and '.join(missing)} can be loaded")
-        else:
-            try:
-                yield size_check(plan)
-            except (RayddError, OSError) as error:
-                yield Check(name, "warning", f"the need is unknown: {error}")
+    reason = f" until {' and '.join(missing)} can be loaded" if missing else ""
+    for plan in plans:
+        if not cluster or _in_bucket(config):
+            yield _sized(plan.named("disk"), lambda plan=plan: _check_disk(plan), reason)
+        if not cluster:  # the memory of this machine does not matter to a cluster
+            yield _sized(plan.named("memory"), lambda plan=plan: _check_memory(plan), reason)
+
+
+def _sized(name: str, check: Callable[[], tuple[State, str]], unknown: str) -> Check:
+    """Compare a need with what there is, unless the need is unknown for a reason."""
+    if unknown:
+        return Check(name, "warning", f"the need is unknown{unknown}")
+    try:
+        return Check(name, *check())
+    except (RayddError, OSError) as error:
+        return Check(name, "warning", f"the need is unknown: {error}")
 
 
 class _Plan:
-    """The data and the encoders of the planned run, loaded when a check first asks for them."""
+    """The data and the encoders that a command will use, loaded when a check first asks for them.
 
-    def __init__(self, config: Config, command: Command, progress: Progress) -> None:
-        self.config, self._command, self._progress = config, command, progress
-        self._drawn_configs: Sequence[Config] = ()
+    Args:
+        config: all settings.
+        progress: receives the progress of reading the data.
+        name: name of the data set, if there are several.
+        pairs: numbers of pairs that the command will make or select; `distill.pairs` is the only one by default.
+    """
+
+    def __init__(self, config: Config, progress: Progress, name: str = "", pairs: Sequence[int] = ()) -> None:
+        self.config, self._progress, self._name = config, progress, name
+        self._pairs = pairs or (config.distill.pairs,)
+        self.is_read = False
 
     @cached_property
     def work(self) -> Workbench[Any]:
         return open_workbench(self.config, open_store(self.config.place, patience=STORE_SECONDS), self._progress)
 
-    @property
-    def data(self) -> DataSet:
-        return self.work.data
+    def named(self, check: str) -> str:
+        """Return the name of a check, with that of the data set if there are several."""
+        return f"{check} of {self._name}" if self._name else check
 
-    @property
-    def image(self) -> ImageEncoder:
-        return self.work.image_encoder
+    def required_checks(self) -> Iterator[Check]:
+        """Read the data and load the encoders."""
+        yield (read := guarded(self.named("data"), lambda: "; ".join(self.work.data.summary())))
+        self.is_read = read.state == "ok"
+        yield guarded(self.named("image encoder"), self._load_image_encoder)
+        yield guarded(self.named("text encoder"), self._load_text_encoder)
 
-    @property
-    def text(self) -> TextEncoder:
-        return self.work.text_encoder
+    def _load_image_encoder(self) -> str:
+        encoder = self.work.image_encoder
+        return f"{encoder.name}: {encoder.size} pixels, {encoder.width} wide"
+
+    def _load_text_encoder(self) -> str:
+        encoder = self.work.text_encoder
+        return f"{encoder.name}: {encoder.width} wide"
 
     def check_space(self) -> str:
-        """Draw trials as the sweep will; return in words how many."""
-        import optuna
-
-        from raydd.tuning.samplers import find_sampler
-        from search_spaces import draw_configs, load_space
-
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        find_sampler(self.config.sweep.sampler)(self.config.sweep.seed)
-        self._drawn_configs = draw_configs(load_space(self.config.sweep.space), self.config)
-        return f": {len(self._drawn_configs)} trials drawn, all valid"
+        """Draw trials as the sweep will, and remember their numbers of pairs."""
+        sweep, drawn = self.config.sweep, _drawn_from(self.config.sweep.space, self.config)
+        self._pairs = [config.distill.pairs for config in (self.config, *drawn)]
+        return f"{sweep.space}, sampler {sweep.sampler}: {len(drawn)} trials drawn, all valid"
 
     def check_pairs(self) -> str:
-        """Compare the largest number of pairs of any distillation or selection with the number of training images."""
-        pair_counts = [config.distill.pairs for config in (self.config, *self._drawn_configs)]
-        if self._command == "compare":
-            pair_counts = [count + 1 for count in self.config.compare.pairs]  # of selections, see `compare.pairs`
-        self.work.require_enough_pairs(max(pair_counts))
-        return f"{max(pair_counts)} of {len(self.data.train)} training images"
+        """Compare the largest number of pairs with the number of training images."""
+        self.work.require_enough_pairs(max(self._pairs))
+        return f"{max(self._pairs)} of {len(self.work.data.train)} training images"
+
+
+class _Comparison:
+    """The rows of a planned comparison, and what each of its data sets needs."""
+
+    def __init__(self, config: Config, progress: Progress) -> None:
+        self._config, self._progress = config, progress
+        self.plans: list[_Plan] = []
+        """One plan for each data set, once `check_rows` has found them."""
+
+    def check_rows(self) -> str:
+        """Plan all rows, and draw trials of each method that is to be tuned."""
+        from raydd.compare.plans import FULL, TUNED, configs_by_data, row_plans
+
+        bases = configs_by_data(self._config)
+        rows = {name: row_plans(base, name) for name, base in bases.items()}
+        tuned = [row for plans in rows.values() for row in plans if row.variant == TUNED]
+        for name, base in bases.items():
+            pairs = [row.config.distill.pairs for row in rows[name] if row.kind != FULL]
+            self.plans.append(_Plan(base, self._progress, name if len(bases) > 1 else "", pairs))
+        for row in tuned:
+            _drawn_from(find_method(row.method).space, row.config)
+        text = str(sum(map(len, rows.values())))
+        return (
+            f"{text}, and {len(tuned)} of them are tuned by {self._config.compare.trials} trials each"
+            if tuned
+            else text
+        )
+
+
+def _drawn_from(space: str, config: Config) -> list[Config]:
+    """Draw trials from a search space as a sweep will.
+
+    Raises:
+        ConfigError: the space, the sampler or a trial is invalid.
+    """
+    import optuna
+
+    from raydd.tuning.samplers import find_sampler
+    from search_spaces import draw_configs, load_space
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    find_sampler(config.sweep.sampler)(config.sweep.seed)
+    return draw_configs(load_space(space), config)
 
 
 def _describe_device(config: Config, command: Command) -> str:
@@ -180,28 +236,28 @@ def _is_local(address: str) -> bool:
     return bool(sqlite_file(address)) or urlsplit(address).hostname in ("127.0.0.1", "localhost")
 
 
-def _check_disk(plan: _Plan) -> Check:
+def _check_disk(plan: _Plan) -> tuple[State, str]:
     work = plan.work
     cached, feature_size = work.is_prepared, work.prepared_bytes
     expert_size = expert_bytes(work.config, work.parameters)
     text = f"{decimal(feature_size)} of features{' (made)' if cached else ''}, {decimal(expert_size)} of experts"
     if work.store.folder is None:
-        return Check("disk", "ok", f"{text}, in a bucket")
+        return "ok", f"{text}, in a bucket"
     free = psutil.disk_usage(str(work.store.folder)).free
     text = f"{text}; {decimal(free)} free"
     if expert_size + (0 if cached else feature_size) > free:
-        return Check("disk", "missing", f"{text}. Make room, set place.store to another disk, or lower features.views.")
-    return Check("disk", "ok", text)
+        return "missing", f"{text}. Make room, set place.store to another disk, or lower features.views."
+    return "ok", text
 
 
-def _check_memory(plan: _Plan) -> Check:
+def _check_memory(plan: _Plan) -> tuple[State, str]:
     work = plan.work
     needed, device = work.memory_bytes, work.device
     free, total = torch.cuda.mem_get_info(device) if device.startswith("cuda") else _machine_memory()
     text = f"about {decimal(needed)} at most, without a sweep; {decimal(free)} free of {decimal(total)}"
     if needed <= free:
-        return Check("memory", "ok", text)
-    return Check("memory", "warning" if needed <= total else "missing", f"{text}. Lower {work.memory_help}.")
+        return "ok", text
+    return "warning" if needed <= total else "missing", f"{text}. Lower {work.memory_help}."
 
 
 def _machine_memory() -> tuple[int, int]:

@@ -3,12 +3,16 @@
 `raydd run`, `sweep` and `compare` make these checks at their start. `raydd doctor` makes these checks and slower ones.
 """
 
+import contextlib
 import os
 import secrets
 import shutil
-import socket
+import sqlite3
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -201,13 +205,14 @@ def _check_mlflow(config: Config) -> Check:
 
 
 def _connect(address: str) -> None:
-    """Open a database, or a server's port."""
+    """Open a database, or ask a server of MLflow."""
     parts = urlsplit(address)
     if file := sqlite_file(address):
         require_writable_folder(file.parent, "its folder")
+        if file.exists():
+            _read_sqlite(file)
     elif parts.scheme in ("http", "https"):
-        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-        socket.create_connection((parts.hostname or "", port), _ANSWER_SECONDS).close()
+        _ask_mlflow(address)
     else:
         from sqlalchemy import create_engine
 
@@ -215,3 +220,31 @@ def _connect(address: str) -> None:
         engine = create_engine(address, connect_args=connect_args)
         engine.connect().close()
         engine.dispose()
+
+
+def _read_sqlite(file: Path) -> None:
+    """Read a database's header, without taking its lock for writing from a sweep that runs."""
+    with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", _ANSWER_SECONDS, uri=True)) as base:
+        base.execute("PRAGMA schema_version")
+    if not os.access(file, os.W_OK):
+        raise PermissionError(f"{file} cannot be written")
+
+
+def _ask_mlflow(address: str) -> None:
+    """Ask MLflow's server if it is well; another server on its port would take no data.
+
+    Raises:
+        OSError: nothing answers, or something that is not MLflow.
+    """
+    parts = urlsplit(address)
+    server = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=f"{parts.path.rstrip('/')}/health").geturl()
+    try:
+        with urllib.request.urlopen(server, timeout=_ANSWER_SECONDS) as answer:
+            if answer.read(8).strip() == b"OK":
+                return
+            found = "another answer"
+    except urllib.error.HTTPError as error:
+        if error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            return  # logging sends the user's credentials
+        found = f"HTTP {error.code}"
+    raise OSError(f"/health gives {found}, where MLflow's server gives OK")

@@ -1,6 +1,8 @@
 """The quick checks before a command: all that is lacking at once, nothing on a machine that lacks nothing."""
 
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,44 @@ def test_a_server_of_mlflow_that_is_away_is_to_be_known_and_no_more(config: Conf
 )
 def test_an_address_of_mlflow_is_tried_where_that_can_be_done(config: Config, address: str, state: str):
     assert preflight._check_mlflow(with_settings(config, {"place.mlflow": address})).state == state
+
+
+@pytest.mark.parametrize(
+    ("path", "state", "said"),
+    [("", "ok", "can be reached"), ("/other", "warning", "/health gives HTTP 404, where MLflow's server gives OK")],
+)
+def test_a_server_that_is_not_mlflow_s_is_named(config: Config, path: str, state: str, said: str):
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/health" else 404)
+            self.end_headers()
+            self.wfile.write(b"OK")
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://me:secret@127.0.0.1:{server.server_port}{path}"
+        check = preflight._check_mlflow(with_settings(config, {"place.mlflow": address}))
+        server.shutdown()
+    assert check.state == state
+    assert said in check.text
+    assert "secret" not in check.text
+
+
+@pytest.mark.parametrize("content", [b"", b"SQLite format 3, but no more than that" * 100])
+def test_a_study_s_file_that_is_no_database_is_named_before_anything_is_computed(
+    config: Config, tmp_path: Path, content: bytes
+):
+    file = tmp_path / "studies.db"
+    file.write_bytes(content)
+    study = with_settings(config, {"place.study": f"sqlite:///{file}"})
+    if not content:  # as Optuna makes it
+        require_ready(study, "sweep", lambda text: None)
+        return
+    with pytest.raises(ConfigError, match=r"not a database.*Check place.study"):
+        require_ready(study, "sweep", lambda text: None)
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from raydd.cluster.connect import cluster, require_room
-from raydd.cluster.gpus import held
+from raydd.cluster.gpus import held, wanted_gpus
+from raydd.cluster.worker_settings import settled
 from raydd.compare.making import gpus_per_set, make_rows
 from raydd.compare.plan_table import plan_table
 from raydd.compare.plans import FULL, RowPlan, configs_by_data, row_plans
@@ -22,6 +23,7 @@ from raydd.errors import ConfigError
 from raydd.place import home, open_store
 from raydd.progress import silent
 from raydd.protocols import Opened, Workbench, open_workbench
+from raydd.settings import with_settings
 from raydd.terminal.progress import progress_on
 from raydd.tuning.preparing import prepare, usable_gpus
 
@@ -53,7 +55,7 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
     with contextlib.ExitStack() as stack:
         if address != "local":  # connect first, to find out which GPUs the cluster has
             stack.enter_context(cluster(address, home(config.place), say))
-        bases = configs_by_data(config, address)
+        bases = {name: _on_workers(base, address) for name, base in configs_by_data(config).items()}
         planned = [plan for name, base in bases.items() for plan in row_plans(base, name)]
         with progress_on(console) as progress:
             works = [open_workbench(base, store, progress, opened) for base in bases.values()]
@@ -84,3 +86,8 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
         files = write_comparison(rows, failed, folder)
     console.print(f"kept in {folder}: {', '.join(file.name for file in files)}", soft_wrap=True)
     return Comparison(rows, failed, files)
+
+
+def _on_workers(base: Config, address: str) -> Config:
+    resolved = with_settings(base, {"sweep.gpus": wanted_gpus(base, address)})
+    return settled(resolved, cpus=base.sweep.cpus, gpus=resolved.sweep.gpu_share)

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raydd.cluster.gpus import wanted_gpus
-from raydd.cluster.worker_settings import settled
 from raydd.config import Config
 from raydd.distill.methods import METHODS, find_method
 from raydd.distill.selections import SELECTIONS
@@ -63,8 +61,12 @@ class RowPlan:
         return f"{self.name}, {self.pairs} pairs"
 
 
-def configs_by_data(config: Config, address: str) -> dict[str, Config]:
-    """Return the settings of each data set and protocol, by the name that the table gives it."""
+def configs_by_data(config: Config) -> dict[str, Config]:
+    """Return the settings of each data set and protocol, by the name that the table gives it.
+
+    Raises:
+        ConfigError: a file of `compare.data` cannot be used, a method is unknown, or two have the same name.
+    """
     configs = {file: with_file(config, file) for file in dict.fromkeys(config.compare.data)} or {"": config}
     bases, files = {}, {}
     for file, base in configs.items():
@@ -79,8 +81,7 @@ def configs_by_data(config: Config, address: str) -> dict[str, Config]:
                 "apart. If the data differ, set another data.name in one of the files. To compare the same data with "
                 "other settings, start another comparison with another compare.name."
             )
-        resolved = with_settings(base, {**settings, "sweep.gpus": wanted_gpus(base, address)})
-        bases[name] = settled(resolved, cpus=base.sweep.cpus, gpus=resolved.sweep.gpu_share)
+        bases[name] = with_settings(base, settings)
     return bases
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from raydd.cluster.claims import open_claims
 from raydd.cluster.connect import cluster, share_of_node, slots_to_come
-from raydd.cluster.gpus import held, wanted_gpus
+from raydd.cluster.gpus import Cards, held, wanted_gpus
 from raydd.cluster.sharing import Shared
 from raydd.cluster.worker_settings import for_workers, settled, tune_folder
 from raydd.config import Config
@@ -42,7 +42,7 @@ from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conc
 from raydd.tuning.samplers import PER_SECOND, find_sampler
 from raydd.tuning.steering import enqueue, open_sweep, turn_after, why_enough
 from raydd.tuning.trials import run_trials
-from search_spaces import draw_configs, load_space, with_fixed_settings
+from search_spaces import Space, draw_configs, load_space, with_fixed_settings
 from trainables.distill import DistillTrial
 from trainables.errand import ERRAND_BYTES, run_errand
 from trainables.features import check_on_workers
@@ -76,49 +76,35 @@ def run_sweep(
         TrialsError: several trials in a row failed for the same reason.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    space, store = load_space(config.sweep.space), open_store(config.place)
-    draw_configs(space, config)  # fail on a wrong space or sampler before starting Ray
-    space = with_fixed_settings(space, config, given)
-    find_sampler(config.sweep.sampler)(config.sweep.seed)
-    # On a cluster, the nodes check the images of a new data set; a dry run starts no node, so it checks them here.
-    checks_here = address == "local" or dry_run
-    opened = Opened(check=check_on_threads if checks_here else check_on_workers)
+    space = _checked_space(config, given)
     # Tracking is closed last: the trials of an interrupted sweep must not keep running while its queue is sent.
     with (
         contextlib.ExitStack() as closing,
         _open_tracking(config, console) as tracking,
         contextlib.ExitStack() as stack,
     ):
-        with busy_on(console, "starting Ray"):
-            stack.enter_context(cluster(address, home(config.place), _printing(console)))
-        base = with_settings(config, {"sweep.gpus": wanted_gpus(config, address)})
-        base = settled(base, cpus=base.sweep.cpus, gpus=base.sweep.gpu_share)
-        cards = stack.enter_context(usable_gpus(base, console, dry_run=dry_run))
-        work = open_workbench(base, store, silent, opened)
+        base, cards = _join_cluster(config, address, stack, console, dry_run=dry_run)
+        # On a cluster, the nodes check the images of a new data set; a dry run starts no node, so it checks them here.
+        checks_here = address == "local" or dry_run
+        opened = Opened(check=check_on_threads if checks_here else check_on_workers)
+        work = open_workbench(base, open_store(config.place), silent, opened)
         planned = plan_sweep(work, space, address, cards, console, dry_run=dry_run)
         console.print(planned.plan.table())
         if dry_run:
             return None
-        base, work = planned.work.config, planned.work
-        study = open_sweep(base, space)
+        study = open_sweep(planned.work.config, space)
         studies.require_same_sources(study, planned.sources, remember=True)
         with driving(study):
             plan = begin_sweep(planned, study, address, console, retry_failed=retry_failed)
-            make_shared_experts(work, plan, study, console)
-            logbook = Logbook(tracking, studies.study_id(study), work)
-            logbook.catch_up(study)
-            shared = Shared(f"sweep {base.sweep.name}", opened.listings, open_claims(store.root))
-            sweep = _DrivenSweep(plan, work, study, shared, logbook, console)
+            make_shared_experts(planned.work, plan, study, console)
+            sweep = _drive(plan, planned.work, study, opened, tracking, console)
             _run_trials(sweep)
             _draw_again(sweep)
             finalists, failed_finals = _run_finals(sweep, threads=config.place.threads)
             closing.enter_context(busy_on(console, "stopping Ray and sending the remaining data to MLflow"))
             result = conclude(study, config, finalists, failed_finals)
-            logbook.concluded(result, importances(study, base.sweep.objectives))
-    folder = home(config.place) / "sweeps" / result.name
-    result.write(folder)
-    console.print(result.tables())
-    console.print(f"kept in {folder}: {RESULT}, {SETTINGS}", soft_wrap=True)
+            sweep.logbook.concluded(result, importances(study, sweep.base.sweep.objectives))
+    _keep(result, home(config.place) / "sweeps" / result.name, console)
     return result
 
 
@@ -167,6 +153,42 @@ class _DrivenSweep:
         """Show that the block is at work; yields a function that shows what each process is working on now."""
         with doing_on(self.console, activity) as show:
             yield lambda: show(what_runs(self.shared.doing()))
+
+
+def _checked_space(config: Config, given: Collection[str]) -> Space:
+    """Load the search space without the settings that flags set; a wrong space or sampler fails before Ray starts."""
+    space = load_space(config.sweep.space)
+    draw_configs(space, config)
+    find_sampler(config.sweep.sampler)(config.sweep.seed)
+    return with_fixed_settings(space, config, given)
+
+
+def _join_cluster(
+    config: Config, address: str, stack: contextlib.ExitStack, console: Console, *, dry_run: bool
+) -> tuple[Config, list[Cards]]:
+    """Join Ray until the stack closes; return the settings as its workers take them, and the GPUs that they can use."""
+    with busy_on(console, "starting Ray"):
+        stack.enter_context(cluster(address, home(config.place), _printing(console)))
+    base = with_settings(config, {"sweep.gpus": wanted_gpus(config, address)})
+    base = settled(base, cpus=base.sweep.cpus, gpus=base.sweep.gpu_share)
+    return base, stack.enter_context(usable_gpus(base, console, dry_run=dry_run))
+
+
+def _drive(
+    plan: Plan, work: Workbench[Any], study: optuna.Study, opened: Opened, tracking: Tracking, console: Console
+) -> _DrivenSweep:
+    """Take the wheel of a sweep: MLflow gets what earlier commands could not send, and trials share their claims."""
+    logbook = Logbook(tracking, studies.study_id(study), work)
+    logbook.catch_up(study)
+    shared = Shared(f"sweep {work.config.sweep.name}", opened.listings, open_claims(work.store.root))
+    return _DrivenSweep(plan, work, study, shared, logbook, console)
+
+
+def _keep(result: SweepResult, folder: Path, console: Console) -> None:
+    """Write the result and the settings found, and show them."""
+    result.write(folder)
+    console.print(result.tables())
+    console.print(f"kept in {folder}: {RESULT}, {SETTINGS}", soft_wrap=True)
 
 
 def _run_trials(sweep: _DrivenSweep) -> None:

@@ -210,6 +210,33 @@ def test_pairs_are_held_against_the_training_images_as_the_planned_command_takes
 
 
 @pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"compare.methods": ("random", "repblent")}, "Did you mean 'repblend'?"),
+        ({"compare.methods": ("own.py:METHOD",)}, "own.py"),
+        ({"compare.data": ("nowhere.yaml",)}, "nowhere.yaml"),
+    ],
+)
+def test_rows_that_cannot_be_made_are_named_before_a_comparison(config: Config, settings: dict[str, object], said: str):
+    found = checks(with_settings(config, settings), "compare")
+    assert found["rows"].state == "missing"
+    assert said in found["rows"].text
+
+
+def test_each_data_set_of_a_comparison_is_looked_at(config: Config, tmp_path: Path, tiny_data: Path):
+    files = []
+    for name, root in (("here", tiny_data), ("away", tmp_path / "nowhere")):
+        files.append(str(tmp_path / f"{name}.yaml"))
+        Path(files[-1]).write_text(f"data: {{name: {name}, root: {root}}}\n")
+    compared = {"compare.data": tuple(files), "compare.pairs": (6,), "compare.methods": ("random", "mtt-vl"), "compare.trials": 2}
+    found = checks(with_settings(config, compared), "compare")
+    assert found["rows"].text == "6, and 2 of them are tuned by 2 trials each"
+    assert found["data of here"].state == found["pairs of here"].state == "ok"
+    assert found["data of away"].state == "missing"
+    assert "pairs of away" not in found
+
+
+@pytest.mark.parametrize(
     ("text", "state", "said"),
     [
         ("image: rayproject/ray:{ray}-py311-gpu", "ok", "Python 3.11 there"),
