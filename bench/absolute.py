@@ -35,13 +35,13 @@ from raydd.data import ImageEncoder, ViewsOf, load_image_encoder, load_text_enco
 from raydd.data.augment import transform_of
 from raydd.data.encoding import batches_of, encode_views, workers_for
 from raydd.data.images import FileImage
+from raydd.device import device_of, images_at_once, use_threads
 from raydd.distill.experts import MOST_AT_ONCE, Experts, copies_on, train_epoch_
 from raydd.distill.heads import initial_heads
 from raydd.distill.image_variables import LearnedFeatures, LearnedPixels
 from raydd.distill.population import Population, steps_of
 from raydd.distill.synthetic import SyntheticSet
 from raydd.evaluate.students import synthetic_pairs, train_students
-from raydd.place import device_of, images_at_once, use_threads
 
 _PHOTOGRAPH = (500, 375)  # pixels; the size of Flickr30k's photographs
 _STEPS = 20  # steps of a distillation alone, or of trials that run together, between two reads of their reports

@@ -16,9 +16,10 @@ from rich.filesize import decimal
 from raydd.cluster.cluster_file import ENVIRONMENT, compare_versions
 from raydd.config import Config
 from raydd.cost.bytes import expert_bytes
+from raydd.device import device_of, sees_gpu, use_threads
 from raydd.distill.methods import find_method
 from raydd.errors import RayddError
-from raydd.place import device_of, mlflow_address, open_store, sees_gpu, sqlite_file, study_address, use_threads
+from raydd.place import mlflow_address, open_store, sqlite_file, study_address
 from raydd.preflight import STORE_SECONDS, Check, Command, State, guarded, quick_checks
 from raydd.progress import Progress, silent
 from raydd.protocols import Workbench, open_workbench

@@ -19,19 +19,9 @@ from urllib.parse import urlsplit
 
 from raydd.cluster.environment import ray_address
 from raydd.config import Config, PlaceConfig
+from raydd.device import device_of, require_one_device, sees_gpu, unused_gpus
 from raydd.errors import ConfigError, RayddError
-from raydd.place import (
-    device_of,
-    home,
-    mlflow_address,
-    open_store,
-    require_one_device,
-    sees_gpu,
-    sqlite_file,
-    study_address,
-    unopened_study,
-    unused_gpus,
-)
+from raydd.place import home, mlflow_address, open_store, sqlite_file, study_address, unopened_study
 from raydd.plain_files import require_writable_folder
 from raydd.secrets_hidden import hidden, hide_password
 from raydd.terminal.text import count_of

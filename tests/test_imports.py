@@ -13,7 +13,7 @@ import pytest
 import raydd
 from raydd.cli import COMMANDS
 
-MODULES = ("raydd.config", "raydd.settings", "raydd.place", "raydd.checkup")
+MODULES = ("raydd.config", "raydd.settings", "raydd.place", "raydd.device", "raydd.checkup")
 ENGINE = (
     "raydd.cost",
     "raydd.data",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from raydd import place, preflight
+from raydd import device, preflight
 from raydd.cli import main
 from raydd.config import Config
 from raydd.errors import ConfigError
@@ -111,8 +111,8 @@ def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
         (tmp_path / name).touch()
     (tmp_path / "version").write_text("550.54.14\n")
-    monkeypatch.setattr(place, "_DEVICES", tmp_path)
-    monkeypatch.setattr(place, "_DRIVER", tmp_path / "version")
+    monkeypatch.setattr(device, "_DEVICES", tmp_path)
+    monkeypatch.setattr(device, "_DRIVER", tmp_path / "version")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     return tmp_path
@@ -130,9 +130,9 @@ def test_gpus_that_torch_cannot_use_are_named_before_all_is_computed_on_the_cpu(
         "(https://pytorch.org/get-started/locally), or set place.device to cpu and sweep.gpus to 0."
     ]
     monkeypatch.setattr(torch.version, "cuda", "12.8")
-    assert "is a wheel for CUDA 12.8. Install another wheel or a newer driver" in place.unused_gpus()
+    assert "is a wheel for CUDA 12.8. Install another wheel or a newer driver" in device.unused_gpus()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert place.unused_gpus() == ""
+    assert device.unused_gpus() == ""
 
 
 def test_gpus_that_the_driver_counts_and_torch_cannot_use_are_no_trial_s(config: Config, gpu: Path, monkeypatch):

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from raydd.cluster.environment import prepare_environment, ray_address
 from raydd.config import Config
+from raydd.device import use_threads
 from raydd.meanwhile import meanwhile
-from raydd.place import home, open_store, use_threads
+from raydd.place import home, open_store
 
 if TYPE_CHECKING:
     from raydd.protocols import Workbench

@@ -16,8 +16,9 @@ from raydd.cluster.environment import prepare_environment, ray_address
 from raydd.config import Config
 from raydd.data.checking import Judged, judge
 from raydd.data.images import ImageSource
+from raydd.device import device_of, use_threads
 from raydd.memory import return_freed_blocks
-from raydd.place import device_of, home, open_store, use_threads
+from raydd.place import home, open_store
 
 if TYPE_CHECKING:
     from raydd.data.feature_shards import Shard

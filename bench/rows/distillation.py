@@ -12,13 +12,13 @@ from bench.inputs import TEMPERATURE, encoders, experts_in, flat, pictures
 from bench.measuring import Pieces, Size
 from bench.rows.row import Memory, Row
 from raydd.config import PlaceConfig
+from raydd.device import images_at_once
 from raydd.distill.draws import draw_step
 from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts
 from raydd.distill.image_variables import ImageVariable, LearnedFeatures, LearnedPixels, Spread
 from raydd.distill.similarity import Similarity
 from raydd.distill.synthetic import SyntheticSet
-from raydd.place import images_at_once
 from raydd.settings import load
 
 # The published learning rates and range are those of pixels.

@@ -16,8 +16,8 @@ from raydd.cluster.connect import reason_of
 from raydd.cluster.growth import growth
 from raydd.cluster.launch_failures import LaunchFailures
 from raydd.config import Config, PlaceConfig
+from raydd.device import device_of, require_one_device, sees_gpu
 from raydd.errors import ConfigError
-from raydd.place import device_of, require_one_device, sees_gpu
 from raydd.settings import with_settings
 
 MACHINE_SECONDS = 1800.0  # within which a cluster must start its first machine with a GPU

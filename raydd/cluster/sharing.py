@@ -10,9 +10,10 @@ import ray
 
 from raydd.cluster.claims import Claimant, wait_for_others
 from raydd.config import Config
+from raydd.device import use_threads
 from raydd.distill.trajectories import Trajectories
 from raydd.memory import use_gpu_share
-from raydd.place import open_store, use_threads
+from raydd.place import open_store
 from raydd.protocols import Listings, Opened, Workbench, open_workbench
 from raydd.store import fingerprint
 

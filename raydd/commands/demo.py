@@ -53,7 +53,8 @@ class Options(cli.Options):
 def main(options: Options) -> int:
     """Run every stage and show the results."""
     from raydd.commands import report
-    from raydd.place import home, open_store, use_threads
+    from raydd.device import use_threads
+    from raydd.place import home, open_store
     from raydd.protocols import changed, open_workbench
     from raydd.stages import run
     from raydd.sweep import sweep

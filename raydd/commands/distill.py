@@ -8,7 +8,8 @@ Options = cli.Options
 
 def main(options: cli.Options) -> int:
     """Make the synthetic set and print where it is stored."""
-    from raydd.place import open_store, use_threads
+    from raydd.device import use_threads
+    from raydd.place import open_store
     from raydd.protocols import open_workbench
     from raydd.stages import final_synthetic, synthetic_record
     from raydd.terminal.progress import progress_on

@@ -37,9 +37,10 @@ def main(options: Options) -> int:
         return run.main(options)
 
     from raydd.code_version import code_version
+    from raydd.device import use_threads
     from raydd.evaluate.zero_shot import METRICS
     from raydd.export.scoring import score_foreign, score_set
-    from raydd.place import open_store, use_threads
+    from raydd.place import open_store
     from raydd.sets.foreign import read_foreign
     from raydd.sets.provenance import selection_rule
     from raydd.sets.read import open_set, store_of

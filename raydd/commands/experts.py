@@ -22,7 +22,8 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """Train the trajectories and print their size."""
-    from raydd.place import open_store, use_threads
+    from raydd.device import use_threads
+    from raydd.place import open_store
     from raydd.protocols import open_workbench
     from raydd.terminal.progress import progress_on
 

@@ -34,8 +34,8 @@ def main(options: Options) -> int:
     """Write the files, list them, and push them with --push."""
     if not options.set:
         raise ConfigError("--set is missing. Give the folder of a synthetic set, as `raydd run` prints it at its end.")
+    from raydd.device import use_threads
     from raydd.export.exporting import export_set, exported_file_names, push
-    from raydd.place import use_threads
     from raydd.sets.read import open_set
     from raydd.terminal.progress import progress_on
 

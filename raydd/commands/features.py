@@ -21,7 +21,8 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """Make the record of features and print what it holds."""
-    from raydd.place import open_store, use_threads
+    from raydd.device import use_threads
+    from raydd.place import open_store
     from raydd.protocols import open_workbench
     from raydd.terminal.progress import progress_on
 

@@ -38,8 +38,8 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """Write the page and print its path."""
+    from raydd.device import use_threads
     from raydd.meanwhile import meanwhile
-    from raydd.place import use_threads
     from raydd.report.page import write_page
     from raydd.terminal.progress import progress_on
 

@@ -20,7 +20,8 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """Run the stages and print the scores."""
-    from raydd.place import open_store, use_threads
+    from raydd.device import use_threads
+    from raydd.place import open_store
     from raydd.preflight import require_ready
     from raydd.protocols import open_workbench
     from raydd.stages import run

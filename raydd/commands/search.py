@@ -35,8 +35,9 @@ def main(options: Options) -> int:
     require(options.count > 0, "--count", options.count, "1 or more")
     if not options.set:
         raise ConfigError("--set is missing. Give the folder of a synthetic set, as `raydd run` prints it at its end.")
+    from raydd.device import use_threads
     from raydd.export.searching import search
-    from raydd.place import open_store, use_threads
+    from raydd.place import open_store
     from raydd.protocols import open_workbench
     from raydd.sets.read import open_set
     from raydd.terminal.progress import progress_on

@@ -15,8 +15,8 @@ import torch
 from raydd.config import Config, EncodersConfig, SweepConfig
 from raydd.cost.bytes import parameters_of
 from raydd.data import load_image_encoder
+from raydd.device import images_at_once, one_thread
 from raydd.evaluate.students import LAST_RUNG_EPOCHS, RUNG_EPOCHS, TRIAL_SEEDS
-from raydd.place import images_at_once, one_thread
 
 # Measured in CPU time at width 1280: floating-point operations, in units of the products that they consist of.
 # Letters: T student steps, B pairs of a minibatch, D width.

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from raydd.data.augment import Transform, views_of
 from raydd.data.encoders import ImageEncoder, TextEncoder
 from raydd.data.images import ImageSource, open_image
+from raydd.device import sent
 from raydd.errors import DataError
-from raydd.place import sent
 
 Item = TypeVar("Item")
 

@@ -27,8 +27,8 @@ from raydd.data.encoding import (
 from raydd.data.feature_rows import CaptionRows, map_shard
 from raydd.data.listing import SPLITS, Split
 from raydd.data.pairs import DataSet
+from raydd.device import device_of
 from raydd.errors import RecordError
-from raydd.place import device_of
 from raydd.progress import Progress, silent
 from raydd.store import Record
 

@@ -28,7 +28,7 @@ from raydd.data.feature_shards import Shard, image_shards, require_complete, vie
 from raydd.data.listing import SPLITS, Split
 from raydd.data.pairs import DataSet
 from raydd.data.texts import CaptionFeatures, Texts, texts_record
-from raydd.place import device_of
+from raydd.device import device_of
 from raydd.progress import Progress, silent
 from raydd.store import Record, Store, fingerprint
 

@@ -21,7 +21,7 @@ from raydd.data.feature_rows import CaptionRows, mean_and_std
 from raydd.data.feature_shards import read_texts, require_complete, text_shards, write_texts
 from raydd.data.listing import SPLITS
 from raydd.data.pairs import DataSet
-from raydd.place import device_of
+from raydd.device import device_of
 from raydd.progress import Progress, silent
 from raydd.store import Record, Store
 

@@ -17,12 +17,12 @@ from torch import Generator, Tensor
 
 from raydd.config import ExpertsConfig
 from raydd.data.feature_rows import CaptionRows
+from raydd.device import sent
 from raydd.distill.encoder_passes import EncodedImages, TrainedEncoder, Weights, leaves
 from raydd.distill.encoder_student import Networks
 from raydd.distill.experts import expert_loss
 from raydd.distill.heads import Head, dropout_mask, initial_head, project, to_sphere
 from raydd.distill.trajectories import Trajectories
-from raydd.place import sent
 from raydd.store import Record
 
 VERSION = 2  # 2: sealed to their place

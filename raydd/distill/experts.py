@@ -21,12 +21,12 @@ from torch import Generator, Tensor
 
 from raydd.config import ExpertsConfig
 from raydd.data.features import SplitFeatures
+from raydd.device import sent
 from raydd.distill.heads import Head, dropout_mask, head_size, initial_heads, reduced, split_heads, taps, to_sphere
 from raydd.distill.losses import find_loss
 from raydd.distill.products import add_product_
 from raydd.distill.trajectories import Trajectories, extend
 from raydd.memory import free_bytes
-from raydd.place import sent
 from raydd.store import Record
 
 VERSION = 2  # 2: sealed to their place

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from raydd.config import DistillConfig
+from raydd.device import on_all_cores
 from raydd.distill.crops import crop_images, draw_crops
 from raydd.distill.encoder_gradient import matching_gradient
 from raydd.distill.encoder_passes import TrainedEncoder
@@ -28,7 +29,6 @@ from raydd.distill.objectives.objective import LossOfPairs, StudentGradient
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import RecordError
 from raydd.memory import free_bytes, kept_by_autograd
-from raydd.place import on_all_cores
 
 Encode = Callable[[Float[Tensor, "B 3 H W"]], Float[Tensor, "B d"]]
 KEPT_GRAPH_BYTES = 1_500_000_000  # limit for the graphs that `EncodedPixels` keeps on a CPU

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from raydd.device import sent
 from raydd.distill.heads import to_sphere
 from raydd.distill.legs import BothHeads, Leg
 from raydd.distill.losses import Loss
@@ -22,7 +23,6 @@ from raydd.distill.matching import combine_distances
 from raydd.distill.products import linear
 from raydd.distill.similarity import Kind, Similarity
 from raydd.distill.student import BlendedRows, StudentHead, StudentPlan
-from raydd.place import sent
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from raydd.device import sent
 from raydd.distill.draws import StepDraws
 from raydd.distill.engine import Distillation, metrics_by_name
 from raydd.distill.legs import Leg
@@ -18,7 +19,6 @@ from raydd.distill.objectives.trajectory import DIVERGED, MATCHED
 from raydd.distill.outer_step import OuterStep, StepNumbers
 from raydd.distill.side_by_side import BatchedRun, Plans, matching_losses
 from raydd.distill.units import Units
-from raydd.place import sent
 
 
 class Stack:

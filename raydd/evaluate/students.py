@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from raydd.config import StudentsConfig
 from raydd.data.features import SplitFeatures
+from raydd.device import sent
 from raydd.distill.experts import Heads
 from raydd.distill.heads import Head, centred, dropout_mask, embed, initial_heads, on, split_heads, uncentred
 from raydd.distill.losses import find_loss
@@ -21,7 +22,6 @@ from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import retrieval_hits
 from raydd.evaluate.trained_heads import Descent, TrainedHead
-from raydd.place import sent
 
 FIRST_SEED = 10_000  # apart from the experts' seeds: no student has the start weights of an expert
 RUNG_EPOCHS = 25  # of students that score a trial at a rung: a quarter of the time, and better for early sets

@@ -36,6 +36,7 @@ from raydd.data import (
 )
 from raydd.data.encoders import resized
 from raydd.data.images import ImageSource
+from raydd.device import device_of, images_at_once
 from raydd.distill.engine import Distillation
 from raydd.distill.selections.evidence import require_enough_images
 from raydd.distill.synthetic import SyntheticSet
@@ -43,7 +44,6 @@ from raydd.distill.trajectories import Trajectories
 from raydd.errors import NonFiniteError
 from raydd.evaluate.collapse import collapse_measures, encoder_similarities
 from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal, chance, scores_of_hits
-from raydd.place import device_of, images_at_once
 from raydd.progress import Progress
 from raydd.protocols.opened import Opened
 from raydd.store import Record, Store

@@ -175,7 +175,7 @@ class Provenance:
             preparing_seconds: time before the first step.
             cpu_seconds: CPU time of both.
             peak_bytes: peak memory during the distillation.
-            device: what computed it, see `raydd.place.device_name`.
+            device: what computed it, see `raydd.device.device_name`.
         """
         image, text = identities
         return cls(

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from raydd.device import on_all_cores
 from raydd.distill.inversion import pixels_of_features
 from raydd.distill.synthetic import SyntheticSet
-from raydd.place import on_all_cores
 from raydd.protocols import Workbench
 from raydd.sets.read import load_synthetic
 from raydd.store import Record

@@ -7,11 +7,11 @@ from typing import Any, Self
 from raydd.config import DistillConfig
 from raydd.cpu_time import ElapsedTime, Watch, counted_as
 from raydd.data.encoders import image_identity, text_identity
+from raydd.device import device_name
 from raydd.distill.engine import Distillation, DistillPoint
 from raydd.distill.population import steps_of, steps_per_read
 from raydd.distill.synthetic import SyntheticSet
 from raydd.memory import peak_bytes, reset_peak
-from raydd.place import device_name
 from raydd.progress import Leave
 from raydd.protocols import Workbench
 from raydd.sets.provenance import Provenance, Upstream

@@ -237,7 +237,7 @@ from raydd.cluster.gpus import usable_cards
 from raydd.cluster.worker_settings import for_workers, settled
 from raydd.config import Config
 from raydd.errors import ConfigError
-from raydd.place import device_of
+from raydd.device import device_of
 from raydd.settings import with_settings
 from raydd.sweep import sweep
 

@@ -225,13 +225,18 @@ def test_rows_that_cannot_be_made_are_named_before_a_comparison(config: Config, 
 
 def test_each_data_set_of_a_comparison_is_looked_at(config: Config, tmp_path: Path, tiny_data: Path):
     files = []
-    for name, root in (("here", tiny_data), ("away", tmp_path / "nowhere")):
+    for name, root in (("tiny", tiny_data), ("away", tmp_path / "nowhere")):
         files.append(str(tmp_path / f"{name}.yaml"))
         Path(files[-1]).write_text(f"data: {{name: {name}, root: {root}}}\n")
-    compared = {"compare.data": tuple(files), "compare.pairs": (6,), "compare.methods": ("random", "mtt-vl"), "compare.trials": 2}
+    compared = {
+        "compare.data": tuple(files),
+        "compare.pairs": (6,),
+        "compare.methods": ("random", "mtt-vl"),
+        "compare.trials": 2,
+    }
     found = checks(with_settings(config, compared), "compare")
     assert found["rows"].text == "6, and 2 of them are tuned by 2 trials each"
-    assert found["data of here"].state == found["pairs of here"].state == "ok"
+    assert found["data of tiny"].state == found["pairs of tiny"].state == "ok"
     assert found["data of away"].state == "missing"
     assert "pairs of away" not in found
 

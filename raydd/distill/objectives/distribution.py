@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from raydd.device import sent
 from raydd.distill.blending import draw_below
 from raydd.distill.draws import step_seed
 from raydd.distill.experts import Heads, contrastive_loss
@@ -24,7 +25,6 @@ from raydd.distill.heads import Head, embed, on, to_sphere
 from raydd.distill.legs import Leg, Legs
 from raydd.distill.matching import LearnedPairs, StepLoss
 from raydd.distill.objectives.objective import AllPairsObjective, LossOfPairs, ObjectiveInputs
-from raydd.place import sent
 
 # As published.
 TEACHER_POSITION = 0.5  # position of the teacher between the expert's start (0) and the drawn epoch (1)

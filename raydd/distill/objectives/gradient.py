@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from raydd.device import sent
 from raydd.distill.draws import step_seed
 from raydd.distill.experts import Experts, Heads, contrastive_loss
 from raydd.distill.heads import Head, embed, initial_head, on
 from raydd.distill.matching import LearnedPairs, StepLoss
 from raydd.distill.objectives.objective import AllPairsObjective, LossOfPairs, ObjectiveInputs
-from raydd.place import sent
 
 _FIRST_FRESH_SEED = 2**40  # first seed of the heads that steps draw; no expert and no student has such a seed
 

@@ -18,12 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from raydd.device import sent
 from raydd.distill.draws import step_seed
 from raydd.distill.experts import contrastive_loss
 from raydd.distill.heads import to_sphere
 from raydd.distill.matching import LearnedPairs, StepLoss
 from raydd.distill.objectives.objective import AllPairsObjective, LossOfPairs, ObjectiveInputs
-from raydd.place import sent
 
 
 class RidgeStudents(AllPairsObjective):
