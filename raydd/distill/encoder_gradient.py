@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raydd.distill.encoder_passes import EncodedImages, TrainedEncoder, Weights, inner, leaves, moved, squared_distance
+from raydd.distill.encoder_passes import EncodedImages, TrainedEncoder, inner, leaves, moved, squared_distance
 from raydd.distill.encoder_student import Networks, StudentStep
-from raydd.distill.legs import most_bytes_on
+from raydd.distill.legs import most_bytes_on, require_moved
 from raydd.distill.matching import LearnedPairs, StepLoss, StudentRun, matching_loss
 
 
@@ -146,25 +146,18 @@ def _repeat_step(
     )
 
 
-@dataclass(frozen=True)
-class _TrainedSide:
-    """One side of the student before and after its steps."""
-
-    start: Weights
-    end: Weights
-
-    def distance(self, target: Weights) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Return |θ_T - θ*|² and |θ_0 - θ*|²."""
-        return squared_distance(self.end, target), squared_distance(self.start, target)
-
-
 def _differentiate_matching(
     run: StudentRun, start: Networks, end: Networks, target: Networks
 ) -> tuple[float, dict[str, float], Networks]:
     """Return the matching loss, its fractions, and λ, its gradient at the student's end."""
     end = Networks(leaves(end.image), leaves(end.text))
-    students = {"image": _TrainedSide(start.image, end.image), "text": _TrainedSide(start.text, end.text)}
-    loss, fractions = matching_loss({side: students[side] for side in run.matched}, target._asdict(), merged=run.merged)
+    end_distances, start_distances = (
+        {side: squared_distance(getattr(networks, side), getattr(target, side)) for side in run.matched}
+        for networks in (end, start)
+    )
+    require_moved(start_distances.values())
+    loss = matching_loss(end_distances, start_distances, merged=run.merged)
+    fractions = {f"loss/{side}": float(end_distances[side].detach() / start_distances[side]) for side in run.matched}
     end_weights = [*end.image.values(), *end.text.values()]
     gradients = torch.autograd.grad(loss, end_weights, materialize_grads=True)
     image, text = gradients[: len(end.image)], gradients[len(end.image) :]

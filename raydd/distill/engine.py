@@ -23,13 +23,13 @@ from torch import Tensor
 
 from raydd.config import DistillConfig
 from raydd.distill.draws import step_seed
+from raydd.distill.heads_gradient import StepLosses
 from raydd.distill.image_variables import DistillationStep, ImageVariable
 from raydd.distill.losses import find_loss
 from raydd.distill.matching import LearnedPairs, StepLoss
 from raydd.distill.objectives import OBJECTIVES, ObjectiveInputs, RealPairs
 from raydd.distill.objectives.trajectory import DIVERGED
 from raydd.distill.outer_step import OuterStep, StepNumbers
-from raydd.distill.side_by_side import StepLosses
 from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import Trajectories
 from raydd.distill.units import Units, positive

@@ -24,7 +24,8 @@ from raydd.distill.encoder_gradient import matching_gradient
 from raydd.distill.encoder_passes import TrainedEncoder
 from raydd.distill.encoder_student import Networks
 from raydd.distill.heads import centred
-from raydd.distill.matching import LearnedPairs, StepLoss, StudentRun, heads_gradient
+from raydd.distill.heads_gradient import heads_gradient
+from raydd.distill.matching import LearnedPairs, StepLoss, StudentRun
 from raydd.distill.objectives.objective import LossOfPairs, StudentGradient
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import RecordError
@@ -241,7 +242,7 @@ def _trained_encoder_gradient(
     encoder: TrainedEncoder, run: StudentRun, leg: tuple[Networks, Networks], pairs: LearnedPairs
 ) -> StepLoss:
     start, target = (networks.to(pairs.device) for networks in leg)
-    return matching_gradient(encoder, run, start, target, pairs)
+    return matching_gradient(encoder, replace(run, plan=run.plan.to(pairs.device)), start, target, pairs)
 
 
 def _start_from_pixels(start: SyntheticSet, unit: Float[Tensor, "3 1 1"]) -> ImageStart:

@@ -17,9 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raydd.distill.experts import Heads
-from raydd.distill.heads import on
+from raydd.distill.heads import Head, on
 from raydd.distill.products import stacked
-from raydd.distill.student import Displacement
 from raydd.distill.trajectories import Trajectories
 from raydd.errors import NonFiniteError
 from raydd.memory import free_bytes
@@ -77,17 +76,11 @@ class Leg:
         Raises:
             NonFiniteError: the snapshots are equal.
         """
-        image, text = (Displacement.between(*ends) for ends in zip(start, target, strict=True))
-        require_moved((image.squared, text.squared))
-        squared = torch.stack([image.squared, text.squared])
-        heads = (*start, image.delta, text.delta)
-        image_start, text_start, image_delta, text_delta = (on(head, device) for head in heads)
+        image, text = (_difference(*ends) for ends in zip(start, target, strict=True))
+        squared = torch.stack([_squared_length(image), _squared_length(text)])
+        require_moved(squared)
+        image_start, text_start, image_delta, text_delta = (on(head, device) for head in (*start, image, text))
         return cls((image_start, text_start), (image_delta, text_delta), squared.to(device))
-
-    @property
-    def displacements(self) -> tuple[Displacement, Displacement]:
-        """The differences between start and target, of the image head and of the text head."""
-        return Displacement(self.delta[0], self.squared[0]), Displacement(self.delta[1], self.squared[1])
 
     @property
     def nbytes(self) -> int:
@@ -182,6 +175,15 @@ class BothHeads:
             torch.stack([head.norm_weight for head in all_heads]),
             torch.stack([head.norm_bias for head in all_heads]),
         )
+
+
+def _difference(start: Head, target: Head) -> Head:
+    return Head(*(start_part - target_part for start_part, target_part in zip(start, target, strict=True)))
+
+
+def _squared_length(head: Head) -> Float[Tensor, ""]:
+    """Return |Δ|², over all parameters."""
+    return torch.stack([part.flatten() @ part.flatten() for part in head]).sum()
 
 
 def _num_bytes(heads: Heads) -> int:

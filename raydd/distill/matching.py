@@ -1,4 +1,4 @@
-"""The matching loss, its gradient through students that train heads, and the parts that `encoder_gradient` shares.
+"""The matching loss, and what its gradients have in common: `heads_gradient.py` and `encoder_gradient.py`.
 
 The matching loss is the squared distance from the student's end to the expert's target, divided by the squared distance
 from the student's start to that target.
@@ -8,17 +8,15 @@ Letters: N synthetic pairs, S side in pixels, d and e widths of the image and th
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Protocol, Self
+from typing import Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from raydd.distill.legs import Leg, require_moved
 from raydd.distill.losses import Loss
 from raydd.distill.similarity import Similarity
-from raydd.distill.student import BlendedRows, StudentHead, StudentPlan, train_heads
+from raydd.distill.student import StudentPlan
 
 
 @dataclass(frozen=True)
@@ -111,70 +109,22 @@ class StepLoss:
         return cls(float(loss.detach()), fractions, [], gradients_of(loss, pairs))
 
 
-class Trained(Protocol):
-    """A network after its student steps."""
-
-    def distance(self, target: Any) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Return |theta_T - theta*|² and |theta_0 - theta*|², over all parameters."""
-        ...
-
-
 def matching_loss(
-    students: Mapping[str, Trained], targets: Mapping[str, Any], *, merged: bool
-) -> tuple[Float[Tensor, ""], dict[str, float]]:
-    """Return the sum over networks of |theta_T - theta*|² / |theta_0 - theta*|²; if merged, one fraction of both sums.
-
-    Args:
-        students: the matched networks after their student steps: image and text, or text alone.
-        targets: for each network the expert's later snapshot, or the `Displacement` to it.
-        merged: sum numerators and denominators before dividing, as the RepBlend paper writes it.
-
-    Returns:
-        The loss, and each network's own fraction.
-
-    Raises:
-        NonFiniteError: the expert did not move between start and target.
-    """
-    distances = {name: student.distance(targets[name]) for name, student in students.items()}
-    ends = {name: end for name, (end, _) in distances.items()}
-    begins = {name: begin for name, (_, begin) in distances.items()}
-    require_moved(begin.detach() for begin in begins.values())
-    fractions = {f"loss/{name}": float(ends[name].detach() / begins[name].detach()) for name in students}
-    return combine_distances(ends, begins, merged=merged), fractions
-
-
-def combine_distances(
     end_distances: Mapping[str, Float[Tensor, "*K"]],
     start_distances: Mapping[str, Float[Tensor, "*K"]],
     *,
     merged: bool,
 ) -> Float[Tensor, "*K"]:
-    """Return the matching loss, given each network's squared distance to its target at the end and at the start."""
+    """Return the sum over the matched networks of |theta_T - theta*|² / |theta_0 - theta*|².
+
+    Args:
+        end_distances: |theta_T - theta*|² of each matched network: of image and text, or of text alone.
+        start_distances: |theta_0 - theta*|², likewise.
+        merged: sum numerators and denominators before dividing, as the RepBlend paper writes it.
+    """
     if merged:
         return torch.as_tensor(sum(end_distances.values()) / sum(start_distances.values()))
     return torch.as_tensor(sum(end / start_distances[name] for name, end in end_distances.items()))
-
-
-def heads_gradient(run: StudentRun, leg: Leg, pairs: LearnedPairs) -> StepLoss:
-    """Return the matching loss of a student that trains heads, and its gradient.
-
-    Args:
-        run: the student's plan, loss and temperature, and which parts of it are matched.
-        leg: the expert's leg, on the pairs' device.
-        pairs: the synthetic pairs, with features as `images`; a gradient is taken at each tensor that requires one.
-    """
-    image_start, text_start = leg.start
-    image_rows = BlendedRows.of_plan(run.plan, "image", pairs.images)
-    text_rows = BlendedRows.of_plan(run.plan, "text", pairs.texts)
-    image = StudentHead(image_start, image_rows, pairs.rates[0], through_steps=run.exact)
-    text = StudentHead(text_start, text_rows, pairs.rates[1], through_steps=run.exact)
-    targets = map(pairs.similarity.minibatch, run.plan.minibatches)
-    losses = train_heads(image, text, targets, partial(run.loss, parameters=pairs.loss), run.temperature)
-    students = {"image": image, "text": text}
-    displacements = dict(zip(students, leg.displacements, strict=True))
-    loss, fractions = matching_loss({side: students[side] for side in run.matched}, displacements, merged=run.merged)
-    student_losses = [float(value.detach()) for value in losses]
-    return StepLoss(float(loss.detach()), fractions, student_losses, gradients_of(loss, pairs))
 
 
 def gradients_of(loss: Float[Tensor, ""], pairs: LearnedPairs) -> dict[str, Tensor]:

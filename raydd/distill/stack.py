@@ -14,10 +14,10 @@ from torch import Tensor
 from raydd.device import sent
 from raydd.distill.draws import StepDraws
 from raydd.distill.engine import Distillation, metrics_by_name
+from raydd.distill.heads_gradient import Plans, StudentRuns, matching_losses
 from raydd.distill.legs import Leg
 from raydd.distill.objectives.trajectory import DIVERGED, MATCHED
 from raydd.distill.outer_step import OuterStep, StepNumbers
-from raydd.distill.side_by_side import BatchedRun, Plans, matching_losses
 from raydd.distill.units import Units
 
 
@@ -56,12 +56,10 @@ class Stack:
         config = self._config
         pairs = {name: value.detach() for name, value in self._units.values(self._variables).items()}
         rates = pairs["rates"]
-        plans = Plans.of(
-            [step_draws.plan for step_draws in draws], self._device, rates.dtype, blended=config.blend != "none"
-        )
+        plans = Plans.of([step_draws.plan for step_draws in draws], self._device, rates.dtype)
         kind, matched = self._members[0].start.similarity.kind, MATCHED[config.matched]
         exact, loss = config.gradient == "exact", self._members[0].loss
-        run = BatchedRun(plans, loss, self._temperature, kind, self._alpha, exact, matched, config.merged)
+        run = StudentRuns(plans, loss, self._temperature, kind, self._alpha, exact, matched, config.merged)
         for name in self._moments:
             pairs[name].requires_grad_()
         losses = matching_losses(run, legs, pairs)

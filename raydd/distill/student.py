@@ -1,24 +1,28 @@
-"""The student of a distillation step: plain SGD on synthetic minibatches, stored as a sum of outer products.
+"""The students of a distillation step: plain SGD on synthetic minibatches, stored as a sum of outer products.
 
 After k steps a weight is W_k = W_0 - η Σ_j δ_jᵀ x_j. The sum runs over the at most k·B rows x_j that the student has
 seen, and δ_j are the loss gradients at the layer's output. Neither W_k nor its gradient is ever formed: the student's
 steps and the matching loss only need products of thin matrices. This is exact, not an approximation. Autograd
 differentiates these products instead of copies of all parameters of the heads.
 
-Letters: K students side by side (an optional leading axis), N synthetic pairs, of which a plan uses U, B pairs in a
-minibatch, T student steps, M rows seen so far, d and e encoder widths, D width of the shared space.
+K students train side by side and share nothing; a distillation alone has K = 1. The image heads come first, then the
+text heads: all layers but the first have one shape.
+
+Letters: K students with H = 2 K heads, U base rows, B pairs in a minibatch, T student steps, M rows seen so far, d and
+e encoder widths, D width of the shared space.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from raydd.distill.blending import blend
-from raydd.distill.heads import Head, Taps, taps_from, to_sphere
+from raydd.distill.heads import Taps, taps_from
+from raydd.distill.legs import BothHeads
 from raydd.distill.products import linear, plus_product
 
 
@@ -49,41 +53,22 @@ class StudentPlan:
 
 @dataclass(frozen=True)
 class BlendedRows:
-    """The inputs of a head's first layer in all T steps: one side's minibatches, each row a blend of base rows.
+    """The inputs of the first layers of one side's heads in all T steps: minibatches, each row a blend of base rows.
 
     The layer is linear, so each base row is multiplied once, and the products are blended afterwards. The T·B inputs
     themselves are never formed.
     """
 
-    base: Float[Tensor, "*K U d"]
+    base: Float[Tensor, "K U d"]
     """Features of the synthetic pairs (all, or only the used ones), followed by the rows of noise, if any."""
-    index: Int[Tensor, "*K T B"]
-    """Positions of the minibatches' rows in `base`. With K students: positions in their K bases, concatenated."""
-    partner: Int[Tensor, "*K T B"]
+    index: Int[Tensor, "K T B"]
+    """Positions of the minibatches' rows in the K bases, concatenated."""
+    partner: Int[Tensor, "K T B"]
     """Positions of the blending partners, counted likewise."""
-    ratios: Float[Tensor, "*K T 1 1"] | None
+    ratios: Float[Tensor, "K T 1 1"] | None
     """Blend ratios; None: nothing is blended."""
 
-    @classmethod
-    def of_plan(cls, plan: StudentPlan, side: Literal["image", "text"], features: Float[Tensor, "N d"]) -> Self:
-        """Return the rows of one side of one student; the base rows are the U pairs that its plan uses.
-
-        Args:
-            plan: minibatches, partners and blend ratios.
-            side: image or text: decides which noise of the plan is used, and whether this side is blended at all.
-            features: features of all synthetic pairs on this side.
-        """
-        used, positions = plan.minibatches.unique(return_inverse=True)
-        base, partner = features[used], positions.gather(1, plan.permutations)
-        noise = plan.image_noise if side == "image" else plan.text_noise
-        if noise is not None:
-            base = torch.cat([base, noise.flatten(0, 1)])
-            partner = len(used) + torch.arange(positions.numel(), device=used.device).view_as(positions)
-        blended = plan.sides in ("both", side) and any(plan.ratios)
-        ratios = torch.tensor(plan.ratios, dtype=base.dtype, device=used.device)
-        return cls(base, positions, partner, ratios[:, None, None] if blended else None)
-
-    def blended(self, base: Float[Tensor, "*K U c"]) -> Float[Tensor, "*K T B c"]:
+    def blended(self, base: Float[Tensor, "K U c"]) -> Float[Tensor, "K T B c"]:
         """Return each step's blended minibatch, given one vector for each base row."""
         rows = base.flatten(0, -2)
         minibatches = rows.index_select(0, self.index.flatten()).view(*self.index.shape, -1)
@@ -91,11 +76,7 @@ class BlendedRows:
             return minibatches
         return blend(minibatches, rows.index_select(0, self.partner.flatten()).view_as(minibatches), self.ratios)
 
-    def times(self, head: Head) -> Float[Tensor, "*K T B D"]:
-        """Return the first layer's output on each step's minibatch."""
-        return self.blended(linear(self.base, head.projection_weight, head.projection_bias))
-
-    def inner_products(self, *, detach_second: bool) -> Float[Tensor, "*K T*B T*B"]:
+    def inner_products(self, *, detach_second: bool) -> Float[Tensor, "K T*B T*B"]:
         """Return X Xᵀ + 1 for the inputs X of all steps; the 1 is the input of the bias.
 
         With `detach_second`, no gradient flows through the second X.
@@ -105,49 +86,39 @@ class BlendedRows:
         return self.blended(rows.mT).flatten(-3, -2).mT
 
 
-class Inputs(Protocol):
-    """The inputs of the first layer of one head, or of several heads. `BlendedRows` explains the methods."""
+@dataclass(frozen=True)
+class BothSides:
+    """The inputs of the image heads and of the text heads, in the order of `BothHeads`."""
 
-    def times(self, head: Any, /) -> Float[Tensor, "*K T B D"]:
-        """Return the first layer's output on each step's minibatch."""
-        ...
+    image: BlendedRows
+    text: BlendedRows
 
-    def inner_products(self, *, detach_second: bool) -> Float[Tensor, "*K T*B T*B"]:
-        """Return X Xᵀ + 1 for the inputs X of all steps."""
-        ...
+    def times(self, heads: BothHeads) -> Float[Tensor, "H T B D"]:
+        """Return the first layers' outputs on each step's minibatch."""
+        sides = zip((self.image, self.text), heads.projections, strict=True)
+        return torch.cat([rows.blended(linear(rows.base, *projection)) for rows, projection in sides])
 
-
-class Displacement(NamedTuple):
-    """The difference between a head's start snapshot and its target."""
-
-    delta: Head
-    """Δ = theta_0 - theta*."""
-    squared: Float[Tensor, ""]
-    """|Δ|², over all parameters."""
-
-    @classmethod
-    def between(cls, start: Head, target: Head) -> Self:
-        """Return the difference between two snapshots."""
-        delta = Head(*(start_part - target_part for start_part, target_part in zip(start, target, strict=True)))
-        return cls(delta, torch.stack([part.flatten() @ part.flatten() for part in delta]).sum())
+    def inner_products(self, *, detach_second: bool) -> Float[Tensor, "H T*B T*B"]:
+        """Return X Xᵀ + 1 for the inputs X of all steps (see `BlendedRows`)."""
+        return torch.cat([rows.inner_products(detach_second=detach_second) for rows in (self.image, self.text)])
 
 
-class StudentHead:
-    """A student's head while it trains, from the snapshot `start` on; or several independent heads side by side.
+class StudentHeads:
+    """The heads of K students while they train, from the experts' snapshots on.
 
-    A step changes a weight by uᵀ x, with u = -η δ. The head stores the rows u instead of the weight.
+    A step changes a weight by uᵀ x, with u = -η δ. The rows u are stored instead of the weight.
     """
 
-    def __init__(self, start: Any, rows: Inputs, rate: Float[Tensor, "*K"], *, through_steps: bool) -> None:
-        """Start from an expert's snapshot.
+    def __init__(self, start: BothHeads, rows: BothSides, rates: Float[Tensor, "H"], *, through_steps: bool) -> None:
+        """Start from the experts' snapshots.
 
         Args:
-            start: the expert's snapshot theta_0, constant: a `Head`, or several heads in the form that `rows` takes.
-            rows: the inputs of the head's first layer.
-            rate: the student's learning rate η.
+            start: the snapshots theta_0, constant.
+            rows: the inputs of the heads' first layers.
+            rates: the students' learning rates η, one for each head.
             through_steps: True lets gradients flow through earlier steps (exact), False stops them (constant memory).
         """
-        self._start, self._rows, self._rate, self._through_steps = start, rows, rate, through_steps
+        self._start, self._rows, self._rates, self._through_steps = start, rows, rates, through_steps
         self._first_updates: list[Tensor] = []  # u at the first layer's output, see `_append_and_merge`
         self._second_inputs: list[Tensor] = []  # gelu(p), inputs of the second layer
         self._second_updates: list[Tensor] = []  # u at the second layer's output
@@ -164,7 +135,7 @@ class StudentHead:
         self._inputs = steps * size
 
     def forward(self) -> Taps:
-        """Compute the head's output on the next minibatch, with its current parameters."""
+        """Compute the heads' outputs on the next minibatch, with their current parameters."""
         p, lengths = next(self._projected), [chunk.shape[-2] for chunk in self._first_updates]
         kernels = next(self._kernels).split([*lengths, self._inputs - sum(lengths)], dim=-1)
         change = self._output_change(p, kernels[:-1], self._first_updates)  # the last kernel belongs to later steps
@@ -184,8 +155,8 @@ class StudentHead:
         return taps_from(p + change, second_layer, norm_weight.unsqueeze(-2), norm_bias.unsqueeze(-2))
 
     def _output_change(
-        self, output: Float[Tensor, "*K B D"], kernels: Sequence[Float[Tensor, "*K B _"]], updates: Sequence[Tensor]
-    ) -> Float[Tensor, "*K B D"]:
+        self, output: Float[Tensor, "H B D"], kernels: Sequence[Float[Tensor, "H B _"]], updates: Sequence[Tensor]
+    ) -> Float[Tensor, "H B D"]:
         """Return how much the updates so far, given by their rows u (`updates`), change a layer's output."""
         change = torch.zeros_like(output)
         for kernel, rows in zip(kernels, updates, strict=True):
@@ -194,7 +165,7 @@ class StudentHead:
 
     def step(self, taps: Taps, gradients: tuple[Tensor, ...]) -> None:
         """Take one SGD step, given the loss's gradients at p, h and out."""
-        at_p, at_h, at_out = (-self._rate[..., None, None] * gradient for gradient in gradients)
+        at_p, at_h, at_out = (-self._rates[:, None, None] * gradient for gradient in gradients)
         for chunks, rows in (
             (self._first_updates, at_p),
             (self._second_inputs, taps.hidden),
@@ -204,11 +175,7 @@ class StudentHead:
         self._norm_weight = self._norm_weight + (at_out * taps.normed).sum(-2)
         self._norm_bias = self._norm_bias + at_out.sum(-2)
 
-    def distance(self, target: Displacement) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Return |theta_T - theta*|² and |theta_0 - theta*|², over all parameters."""
-        return self.distance_from(*target), target.squared
-
-    def distance_from(self, delta: Any, squared: Float[Tensor, "*K"]) -> Float[Tensor, "*K"]:
+    def distances(self, delta: BothHeads, squared: Float[Tensor, "H"]) -> Float[Tensor, "H"]:
         """Return |theta_T - theta*|² = |Δ|² + 2 <Δ, M> + |M|², where M is the sum of all steps' updates.
 
         Args:
@@ -226,8 +193,8 @@ class StudentHead:
         return squared + 2 * product + squared_length
 
     def _squared_length(
-        self, first: Float[Tensor, "*K M D"], hidden: Float[Tensor, "*K M D"], second: Float[Tensor, "*K M D"]
-    ) -> Float[Tensor, "*K"]:
+        self, first: Float[Tensor, "H M D"], hidden: Float[Tensor, "H M D"], second: Float[Tensor, "H M D"]
+    ) -> Float[Tensor, "H"]:
         """Return |M|² of both layers' updates M = Σ_i u_iᵀ x_i, which is Σ_ij <u_i, u_j> <x_i, x_j>.
 
         A step's part of that sum is the products of its own rows with each other, plus 2 <u, M x> with the M of the
@@ -252,8 +219,8 @@ class StudentHead:
 
 
 def _layer_squared_length(
-    u: Float[Tensor, "*K T B D"], kernel: Float[Tensor, "*K T B B"], change: Float[Tensor, "*K T B D"]
-) -> Float[Tensor, "*K"]:
+    u: Float[Tensor, "H T B D"], kernel: Float[Tensor, "H T B B"], change: Float[Tensor, "H T B D"]
+) -> Float[Tensor, "H"]:
     """Return |M|² of one layer.
 
     Args:
@@ -264,7 +231,7 @@ def _layer_squared_length(
     return ((u @ u.mT) * kernel).sum((-3, -2, -1)) + 2 * (u * change).sum((-3, -2, -1))
 
 
-def _append_and_merge(chunks: list[Float[Tensor, "*K _ D"]], rows: Float[Tensor, "*K B D"]) -> None:
+def _append_and_merge(chunks: list[Float[Tensor, "H _ D"]], rows: Float[Tensor, "H B D"]) -> None:
     """Append a step's rows, then join chunks of equal length, as a binary counter carries.
 
     In T steps a row is copied log2(T) times instead of T times, and each step reads log2(T) chunks.
@@ -273,32 +240,3 @@ def _append_and_merge(chunks: list[Float[Tensor, "*K _ D"]], rows: Float[Tensor,
     while len(chunks) > 1 and chunks[-2].shape[-2] == chunks[-1].shape[-2]:
         last = chunks.pop()
         chunks[-1] = torch.cat([chunks[-1], last], -2)
-
-
-def train_heads(
-    image: StudentHead,
-    text: StudentHead,
-    targets: Iterable[Float[Tensor, "B B"]],
-    loss: Callable[[Float[Tensor, "B B"], Float[Tensor, "B B"]], Float[Tensor, ""]],
-    temperature: float,
-) -> list[Float[Tensor, ""]]:
-    """Train both heads, theta <- theta - η grad loss, one step per minibatch; return the student loss of each step.
-
-    Args:
-        image: the image head at its start.
-        text: the text head at its start.
-        targets: the target matrix of each minibatch.
-        loss: the student's loss, a function of logits and target.
-        temperature: tau, by which the cosines are divided.
-    """
-    losses = []
-    for target in targets:
-        image_taps, text_taps = image.forward(), text.forward()
-        logits = to_sphere(image_taps.out) @ to_sphere(text_taps.out).T / temperature
-        student_loss = loss(logits, target)
-        outputs = (*image_taps.differentiable(), *text_taps.differentiable())
-        gradients = torch.autograd.grad(student_loss, outputs, create_graph=True)
-        image.step(image_taps, gradients[:3])
-        text.step(text_taps, gradients[3:])
-        losses.append(student_loss)
-    return losses

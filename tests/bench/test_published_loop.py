@@ -17,11 +17,13 @@ from raydd.distill.draws import draw_step
 from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts, sgd_step_
 from raydd.distill.heads import Head, dropout_mask, head_size, initial_heads
+from raydd.distill.heads_gradient import heads_gradient
 from raydd.distill.image_variables import LearnedFeatures, LearnedPixels, Spread
+from raydd.distill.legs import Leg
 from raydd.distill.losses import LOSSES
-from raydd.distill.matching import matching_loss
+from raydd.distill.matching import LearnedPairs, StudentRun
 from raydd.distill.similarity import Similarity
-from raydd.distill.student import BlendedRows, Displacement, StudentHead, StudentPlan, train_heads
+from raydd.distill.student import StudentPlan
 from raydd.distill.synthetic import SyntheticSet
 from raydd.evaluate.students import FIRST_SEED, TrainingPairs, train_students
 
@@ -139,23 +141,20 @@ def test_a_distillation_step_on_pixels(tmp_path: Path, loss: str, dtype: torch.d
         loss=LOSSES[loss],
     )
     leaves = {name: value.clone().requires_grad_() for name, value in vars(variables).items()}
+    features = encode_images(leaves["image"])
     similarity = Similarity("low-rank", N, {name: leaves[name] for name in ("diagonal", "left", "right")}, 3.0)
     start, target = (
         (Head.of_flat(trajectory[epoch][0], IMAGE_WIDTH, WIDTH), Head.of_flat(trajectory[epoch][1], TEXT_WIDTH, WIDTH))
         for epoch in (1, 3)
     )
-    plan = StudentPlan(minibatches, permutations, ratios)
-    image_rows = BlendedRows.of_plan(plan, "image", encode_images(leaves["image"]))
-    text_rows = BlendedRows.of_plan(plan, "text", leaves["text"])
-    image = StudentHead(start[0], image_rows, leaves["rates"][0], through_steps=False)
-    text = StudentHead(start[1], text_rows, leaves["rates"][1], through_steps=False)
-    train_heads(image, text, map(similarity.minibatch, minibatches), LOSSES[loss], TAU)
-    ways = {"image": Displacement.between(start[0], target[0]), "text": Displacement.between(start[1], target[1])}
-    ours, _ = matching_loss({"image": image, "text": text}, ways, merged=False)
-    assert float(ours.detach()) == pytest.approx(total, rel=tolerance)
-    gradients = torch.autograd.grad(ours, list(leaves.values()))
-    for name, gradient in zip(leaves, gradients, strict=True):
-        agree(gradient, getattr(theirs, name), tolerance, name)
+    run = StudentRun(StudentPlan(minibatches, permutations, ratios), LOSSES[loss], TAU, exact=False)
+    pairs = LearnedPairs(features, leaves["text"], similarity, leaves["rates"])
+    ours = heads_gradient(run, Leg.between(start, target), pairs)
+    assert ours.loss == pytest.approx(total, rel=tolerance)
+    gradients = {name.removeprefix("similarity."): gradient for name, gradient in ours.gradients.items()}
+    gradients["image"] = torch.autograd.grad(features, leaves["image"], gradients["image"])[0]
+    for name in leaves:
+        agree(gradients[name], getattr(theirs, name), tolerance, name)
 
 
 @pytest.mark.parametrize("space", ["features", "pixels"])

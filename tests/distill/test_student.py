@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from raydd.distill.heads import Head, embed, head_size
+from raydd.distill.heads_gradient import heads_gradient
+from raydd.distill.legs import Leg
 from raydd.distill.losses import LOSSES
-from raydd.distill.matching import matching_loss
-from raydd.distill.student import BlendedRows, Displacement, StudentHead, StudentPlan, train_heads
+from raydd.distill.matching import LearnedPairs, StudentRun
+from raydd.distill.similarity import Similarity
+from raydd.distill.student import StudentPlan
 
 N, D_IMAGE, D_TEXT, D, T, B = 7, 5, 4, 6, 3, 3
 
@@ -48,22 +51,25 @@ def heads_of(flats: dict[str, Tensor], name: str) -> Head:
     return Head.of_flat(flats[name], D_IMAGE if name.startswith("image") else D_TEXT, D)
 
 
-def ours(variables: dict[str, Tensor], plan: StudentPlan, flats: dict[str, Tensor], through: bool = True) -> Tensor:
-    image, text = (
-        StudentHead(
-            heads_of(flats, f"{side}_start"),
-            BlendedRows.of_plan(plan, side, variables[side]),
-            variables[f"rate_{side}"],
-            through_steps=through,
-        )
-        for side in ("image", "text")
-    )
-    train_heads(image, text, [variables["similarity"][i][:, i] for i in plan.minibatches], LOSSES["wbce"], 0.5)
-    targets = {
-        side: Displacement.between(heads_of(flats, f"{side}_start"), heads_of(flats, f"{side}_target"))
-        for side in ("image", "text")
+def ours(
+    variables: dict[str, Tensor], plan: StudentPlan, flats: dict[str, Tensor], exact: bool = True
+) -> tuple[float, dict[str, Tensor]]:
+    """The matching loss, and its gradient at each variable."""
+    tensors = {
+        "image": variables["image"],
+        "text": variables["text"],
+        "rates": torch.stack([variables["rate_image"], variables["rate_text"]]),
+        "similarity.entries": variables["similarity"],
     }
-    return matching_loss({"image": image, "text": text}, targets, merged=False)[0]
+    leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in tensors.items()}
+    pairs = LearnedPairs.of(leaves, Similarity("full", N, {"entries": leaves["similarity.entries"]}))
+    start, target = (
+        tuple(heads_of(flats, f"{side}_{end}") for side in ("image", "text")) for end in ("start", "target")
+    )
+    found = heads_gradient(StudentRun(plan, LOSSES["wbce"], 0.5, exact), Leg.between(start, target), pairs)
+    image, text, rates, similarity = (found.gradients[name] for name in tensors)
+    gradients = {"image": image, "text": text, "similarity": similarity}
+    return found.loss, {**gradients, "rate_image": rates[0], "rate_text": rates[1]}
 
 
 def dense(
@@ -98,25 +104,22 @@ def test_value_and_gradient_equal_those_of_dense_heads(seed: int, blended: bool)
     variables, plan, flats = problem(seed, blended)
     for variable in variables.values():
         variable.requires_grad_()
-    one, other = ours(variables, plan, flats), dense(variables, plan, flats)
-    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
-    gradients = torch.autograd.grad(one, list(variables.values()))
-    expected = torch.autograd.grad(other, list(variables.values()))
-    for name, got, wanted in zip(variables, gradients, expected, strict=True):
-        torch.testing.assert_close(got, wanted, rtol=1e-8, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}")
+    (loss, gradients), expected_loss = ours(variables, plan, flats), dense(variables, plan, flats)
+    assert loss == pytest.approx(float(expected_loss.detach()), rel=1e-10)
+    expected = torch.autograd.grad(expected_loss, list(variables.values()))
+    for name, wanted in zip(variables, expected, strict=True):
+        torch.testing.assert_close(
+            gradients[name], wanted, rtol=1e-8, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 @pytest.mark.parametrize("name", ["image", "text", "similarity", "rate_image", "rate_text"])
 def test_gradient_equals_finite_differences(name: str) -> None:
     variables, plan, flats = problem(3, blended=True)
     direction = torch.randn(variables[name].shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    variables[name].requires_grad_()
-    slope = float((torch.autograd.grad(ours(variables, plan, flats), variables[name])[0] * direction).sum())
+    slope = float((ours(variables, plan, flats)[1][name] * direction).sum())
     step = 1e-5
-    ends = [
-        float(ours(variables | {name: variables[name].detach() + sign * step * direction}, plan, flats).detach())
-        for sign in (1, -1)
-    ]
+    ends = [ours(variables | {name: variables[name] + sign * step * direction}, plan, flats)[0] for sign in (1, -1)]
     assert slope == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-6)
 
 
@@ -125,9 +128,7 @@ def test_constant_memory_gradient_meets_the_exact_one_as_the_rate_falls() -> Non
     errors = []
     for scale in (1.0, 0.1, 0.01):
         scaled = variables | {rate: variables[rate] * scale for rate in ("rate_image", "rate_text")}
-        image = scaled["image"].requires_grad_()
-        exact = torch.autograd.grad(ours(scaled, plan, flats, through=True), image)[0]
-        stopped = torch.autograd.grad(ours(scaled, plan, flats, through=False), image)[0]
+        exact, stopped = (ours(scaled, plan, flats, exact=exact)[1]["image"] for exact in (True, False))
         errors.append(float((exact - stopped).norm() / exact.norm()))
     assert errors[0] > 1e-4
     assert errors[1] < 0.3 * errors[0]
@@ -144,13 +145,13 @@ def test_noise_partners_take_the_place_of_other_pairs() -> None:
     }
     # By hand: the noise rows are appended as pairs, and each step's partner points at its own.
     expected = dense(variables | as_pairs, plan, flats, partners=N + torch.arange(T * B).view(T, B))
-    torch.testing.assert_close(ours(variables, noisy, flats), expected, rtol=1e-10, atol=1e-12)
+    assert ours(variables, noisy, flats)[0] == pytest.approx(float(expected), rel=1e-10)
 
 
 @pytest.mark.parametrize("sides", ["image", "text"])
 def test_one_side_alone_can_be_blended(sides: Literal["image", "text"]) -> None:
     variables, plan, flats = problem(3, blended=True)
     plan = replace(plan, sides=sides)
-    torch.testing.assert_close(ours(variables, plan, flats), dense(variables, plan, flats), rtol=1e-9, atol=1e-9)
-    other = ours(variables, replace(plan, sides="both"), flats)
-    assert not torch.allclose(ours(variables, plan, flats), other, rtol=1e-6)
+    found = ours(variables, plan, flats)[0]
+    assert found == pytest.approx(float(dense(variables, plan, flats)), rel=1e-9)
+    assert found != pytest.approx(ours(variables, replace(plan, sides="both"), flats)[0], rel=1e-6)

@@ -12,10 +12,12 @@ from torch import Tensor
 from raydd.distill.blending import blend
 from raydd.distill.experts import sgd_step_
 from raydd.distill.heads import Head, embed, project
+from raydd.distill.heads_gradient import heads_gradient
+from raydd.distill.legs import Leg
 from raydd.distill.losses import LOSSES
-from raydd.distill.matching import matching_loss
+from raydd.distill.matching import LearnedPairs, StepLoss, StudentRun
 from raydd.distill.similarity import Similarity
-from raydd.distill.student import BlendedRows, Displacement, StudentHead, StudentPlan, train_heads
+from raydd.distill.student import StudentPlan
 from raydd.evaluate.retrieval import METRICS
 
 PARITY = Path(os.environ.get("RAYDD_PARITY") or Path(__file__).parents[3] / "shared" / "parity")
@@ -143,65 +145,44 @@ def test_blended_inner_step(case: Case) -> None:
 )
 def test_iteration(case: Case) -> None:
     blended, identity = "case5" in case.name, "case6b" in case.name
-    leaves = {
-        "image_features": case["image_features"],
-        "text_features": case["text_features"],
-        "syn_lr_img": case["syn_lr_img"],
-        "syn_lr_txt": case["syn_lr_txt"],
-    }
+    names = {"image": "image_features", "text": "text_features"}
     if not identity:
-        leaves |= {name: case[name] for name in ("sim_diag", "sim_left", "sim_right")}
-    leaves = {name: leaf.double().requires_grad_() for name, leaf in leaves.items()}
-
-    def similarity() -> Similarity:
-        if identity:
-            return Similarity("identity", 8, {})
-        factors = {name: leaves[f"sim_{short}"] for name, short in _FACTORS.items()}
-        return Similarity("low-rank", 8, factors, case.number("sim_alpha"))
-
+        names |= {f"similarity.{name}": f"sim_{short}" for name, short in _FACTORS.items()}
+    tensors = {name: case[key].double() for name, key in names.items()}
+    tensors["rates"] = torch.stack([case["syn_lr_img"], case["syn_lr_txt"]]).double()
+    kind, alpha = ("identity", 1.0) if identity else ("low-rank", case.number("sim_alpha"))
+    factors = {name.removeprefix("similarity."): tensor for name, tensor in tensors.items() if "similarity" in name}
     plan = StudentPlan(
         case["order"].long(),
         case["perm"].long() if blended else torch.arange(4).repeat(3, 1),
         tuple(1 - float(lam) for lam in case["lam"]) if blended else (0.0,) * 3,
     )
     loss = LOSSES["infonce" if identity else "wbce"]
+    start, target = (
+        (case.head(case[f"img_{end}"], "img"), case.head(case[f"txt_{end}"], "txt")) for end in ("start", "target")
+    )
 
-    def iterate(through_steps: bool, merged: bool) -> tuple[Tensor, list[Tensor], dict[str, float]]:
-        image = StudentHead(
-            case.head(case["img_start"], "img"),
-            BlendedRows.of_plan(plan, "image", leaves["image_features"]),
-            leaves["syn_lr_img"],
-            through_steps=through_steps,
+    def gradient(exact: bool, merged: bool) -> StepLoss:
+        leaves = {name: tensor.clone().requires_grad_() for name, tensor in tensors.items()}
+        run = StudentRun(plan, loss, case.number("tau"), exact, merged=merged)
+        return heads_gradient(
+            run, Leg.between(start, target), LearnedPairs.of(leaves, Similarity(kind, 8, factors, alpha))
         )
-        text = StudentHead(
-            case.head(case["txt_start"], "txt"),
-            BlendedRows.of_plan(plan, "text", leaves["text_features"]),
-            leaves["syn_lr_txt"],
-            through_steps=through_steps,
-        )
-        targets = [similarity().minibatch(index).double() for index in plan.minibatches]
-        losses = train_heads(image, text, targets, loss, case.number("tau"))
-        targets = {
-            "image": Displacement.between(case.head(case["img_start"], "img"), case.head(case["img_target"], "img")),
-            "text": Displacement.between(case.head(case["txt_start"], "txt"), case.head(case["txt_target"], "txt")),
-        }
-        total, fractions = matching_loss({"image": image, "text": text}, targets, merged=merged)
-        return total, losses, fractions
 
     for merged in (False, True):
-        exact, losses, fractions = iterate(through_steps=True, merged=merged)
-        case.agrees(exact, "merged_loss" if merged else "total_loss")
-        case.agrees(torch.stack(losses), "inner_loss")
-        case.agrees(fractions["loss/image"], "img_loss")
-        case.agrees(fractions["loss/text"], "txt_loss")
-        constant, _, _ = iterate(through_steps=False, merged=merged)
+        exact, constant = gradient(exact=True, merged=merged), gradient(exact=False, merged=merged)
+        case.agrees(exact.loss, "merged_loss" if merged else "total_loss")
+        case.agrees(torch.tensor(exact.student_losses, dtype=torch.float64), "inner_loss")
+        case.agrees(exact.fractions["loss/image"], "img_loss")
+        case.agrees(exact.fractions["loss/text"], "txt_loss")
         prefix = "merged_" if merged else ""
-        for total, kind in [(exact, "grad_"), (constant, "tesla_grad_")]:
-            gradients = torch.autograd.grad(total, list(leaves.values()))
-            for name, gradient in zip(leaves, gradients, strict=True):
-                if merged and kind == "tesla_grad_" and name.startswith("syn_lr"):
-                    continue  # the reference's own slip: it keeps the separately normalised branches there
-                case.agrees(gradient, f"{kind}{prefix}{name}")
+        for found, kind_of_gradient in [(exact, "grad_"), (constant, "tesla_grad_")]:
+            for name, key in names.items():
+                case.agrees(found.gradients[name], f"{kind_of_gradient}{prefix}{key}")
+            if merged and kind_of_gradient == "tesla_grad_":
+                continue  # the reference's own slip: it keeps the separately normalised branches there
+            for at_rate, side in zip(found.gradients["rates"], ("img", "txt"), strict=True):
+                case.agrees(at_rate, f"{kind_of_gradient}{prefix}syn_lr_{side}")
 
 
 _FACTORS = {"diagonal": "diag", "left": "left", "right": "right"}

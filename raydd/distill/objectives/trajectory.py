@@ -48,7 +48,7 @@ class TrajectoryMatching(Objective):
         """Return the matching loss of the step's student."""
         inputs, config, draws = self._inputs, self._inputs.config, self.draws(step)
         run = StudentRun(
-            draws.plan.to(inputs.device),
+            draws.plan,
             inputs.loss,
             inputs.temperature,
             exact=config.gradient == "exact",

@@ -11,9 +11,10 @@ from bench.unrolled_encoder import unrolled_loss
 from raydd.distill.encoder_passes import TrainedEncoder
 from raydd.distill.encoder_student import Networks
 from raydd.distill.heads import Head, initial_heads, project
+from raydd.distill.heads_gradient import heads_gradient
 from raydd.distill.legs import Leg
 from raydd.distill.losses import find_loss
-from raydd.distill.matching import LearnedPairs, StudentRun, heads_gradient
+from raydd.distill.matching import LearnedPairs, StudentRun
 from raydd.distill.similarity import Similarity
 from raydd.distill.student import StudentPlan
 

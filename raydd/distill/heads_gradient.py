@@ -1,7 +1,7 @@
-"""The matching loss of many students side by side, and its gradient: `heads_gradient` with a leading axis.
+"""The gradient of the matching loss through students that train heads, for one student or for many side by side.
 
-Students share nothing, so each student gets the result that it would get alone, up to rounding. Nothing here waits for
-a value from the device, and no shape depends on a random draw.
+Students share nothing, so each student gets the result that it would get alone, up to rounding. `matching_losses` waits
+for no value from the device, and no shape depends on a random draw.
 
 Letters: K students, N synthetic pairs, U base rows, B minibatch, T student steps, d and e encoder widths, D width of
 the shared space.
@@ -19,10 +19,9 @@ from raydd.device import sent
 from raydd.distill.heads import to_sphere
 from raydd.distill.legs import BothHeads, Leg
 from raydd.distill.losses import Loss
-from raydd.distill.matching import combine_distances
-from raydd.distill.products import linear
+from raydd.distill.matching import LearnedPairs, StepLoss, StudentRun, matching_loss
 from raydd.distill.similarity import Kind, Similarity
-from raydd.distill.student import BlendedRows, StudentHead, StudentPlan
+from raydd.distill.student import BlendedRows, BothSides, StudentHeads, StudentPlan
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,11 @@ class Plans:
     """Noise to blend with, for images and for texts; None: blend with other pairs."""
 
     @classmethod
-    def of(cls, plans: Sequence[StudentPlan], device: str, dtype: torch.dtype, *, blended: bool) -> Self:
-        """Put plans of equal shapes side by side; `blended` says whether their minibatches are blended."""
+    def of(cls, plans: Sequence[StudentPlan], device: str, dtype: torch.dtype) -> Self:
+        """Put plans of equal shapes side by side."""
         indices = sent(torch.stack([torch.stack([plan.minibatches, plan.permutations]) for plan in plans]), device)
         ratios = noise = None
-        if blended:
+        if any(ratio for plan in plans for ratio in plan.ratios):
             side_ratios = [
                 [plan.ratios if plan.sides in ("both", side) else (0.0,) * len(plan.ratios) for plan in plans]
                 for side in ("image", "text")
@@ -97,24 +96,7 @@ class Plans:
 
 
 @dataclass(frozen=True)
-class BothSides:
-    """The inputs of the image heads and of the text heads, in the order of `BothHeads`."""
-
-    image: BlendedRows
-    text: BlendedRows
-
-    def times(self, heads: BothHeads) -> Float[Tensor, "2*K T B D"]:
-        """Return the first layers' outputs on each step's minibatch."""
-        sides = zip((self.image, self.text), heads.projections, strict=True)
-        return torch.cat([rows.blended(linear(rows.base, *projection)) for rows, projection in sides])
-
-    def inner_products(self, *, detach_second: bool) -> Float[Tensor, "2*K T*B T*B"]:
-        """Return X Xᵀ + 1 for the inputs X of all steps (see `BlendedRows`)."""
-        return torch.cat([rows.inner_products(detach_second=detach_second) for rows in (self.image, self.text)])
-
-
-@dataclass(frozen=True)
-class BatchedRun:
+class StudentRuns:
     """How all K students train, and which parts of them are matched."""
 
     plans: Plans
@@ -141,7 +123,28 @@ class StepLosses:
     """Gradients with a leading axis of K."""
 
 
-def matching_losses(run: BatchedRun, legs: Sequence[Leg], pairs: Mapping[str, Tensor]) -> StepLosses:
+def heads_gradient(run: StudentRun, leg: Leg, pairs: LearnedPairs) -> StepLoss:
+    """Return the matching loss of one student, and its gradient.
+
+    Args:
+        run: the student's plan, loss and temperature, and which parts of it are matched.
+        leg: the expert's leg, on the pairs' device.
+        pairs: the synthetic pairs, with features as `images`; a gradient is taken at each tensor that requires one.
+    """
+    dtype, similarity = pairs.texts.dtype, pairs.similarity
+    numbers = sent(torch.tensor([run.temperature, similarity.alpha], dtype=dtype), pairs.device)
+    temperature, alpha = numbers.view(2, 1, 1, 1)
+    plans = Plans.of([run.plan], pairs.device, dtype)
+    alone = StudentRuns(plans, run.loss, temperature, similarity.kind, alpha, run.exact, run.matched, run.merged)
+    losses = matching_losses(alone, [leg], {name: tensor[None] for name, tensor in pairs.tensors.items()})
+    values = torch.cat([losses.loss, *losses.fractions.values(), *losses.student_losses])
+    loss, *others = values.tolist()  # read together, since each reading waits for the device
+    fractions = dict(zip(losses.fractions, others, strict=False))
+    gradients = {name: gradient[0] for name, gradient in losses.gradients.items()}
+    return StepLoss(loss, fractions, others[len(fractions) :], gradients)
+
+
+def matching_losses(run: StudentRuns, legs: Sequence[Leg], pairs: Mapping[str, Tensor]) -> StepLosses:
     """Return the matching loss of each student, and its gradient at each tensor of the pairs that requires one.
 
     Args:
@@ -152,7 +155,7 @@ def matching_losses(run: BatchedRun, legs: Sequence[Leg], pairs: Mapping[str, Te
     plans = run.plans
     rows = BothSides(plans.rows(0, pairs["image"]), plans.rows(1, pairs["text"]))
     start, delta = BothHeads.of([leg.start for leg in legs]), BothHeads.of([leg.delta for leg in legs])
-    heads = StudentHead(start, rows, pairs["rates"].T.flatten(), through_steps=run.exact)
+    heads = StudentHeads(start, rows, pairs["rates"].T.flatten(), through_steps=run.exact)
     factors = {name.removeprefix("similarity."): value for name, value in pairs.items() if "similarity." in name}
     parameters = {name.removeprefix("loss."): value for name, value in pairs.items() if "loss." in name}
     losses = []
@@ -164,10 +167,10 @@ def matching_losses(run: BatchedRun, legs: Sequence[Leg], pairs: Mapping[str, Te
         heads.step(taps, torch.autograd.grad(step_losses.sum(), taps.differentiable(), create_graph=True))
         losses.append(step_losses.detach())
     start_distances = torch.stack([leg.squared for leg in legs], 1)
-    end_distances = heads.distance_from(delta, start_distances.flatten()).view_as(start_distances)
+    end_distances = heads.distances(delta, start_distances.flatten()).view_as(start_distances)
     ends = {side: end_distances[number] for number, side in enumerate(("image", "text")) if side in run.matched}
     begins = {side: start_distances[number] for number, side in enumerate(("image", "text")) if side in run.matched}
-    loss = combine_distances(ends, begins, merged=run.merged)
+    loss = matching_loss(ends, begins, merged=run.merged)
     tensors = {name: tensor for name, tensor in pairs.items() if tensor.requires_grad}
     gradients = torch.autograd.grad(loss.sum(), list(tensors.values()), allow_unused=True)
     return StepLosses(
