@@ -41,7 +41,7 @@ from raydd.distill.heads import initial_heads
 from raydd.distill.image_variables import LearnedFeatures, LearnedPixels
 from raydd.distill.population import Population, steps_of
 from raydd.distill.synthetic import SyntheticSet
-from raydd.evaluate.students import synthetic_pairs, train_students
+from raydd.evaluate.students import train_students
 
 _PHOTOGRAPH = (500, 375)  # pixels; the size of Flickr30k's photographs
 _STEPS = 20  # steps of a distillation alone, or of trials that run together, between two reads of their reports
@@ -198,7 +198,7 @@ def _distillation_work(size: _Sizes, image: ImageEncoder, text_width: int, exper
 
 
 def _train_students(start: SyntheticSet, recipe: StudentsConfig, width: int, device: str) -> None:
-    train_students(synthetic_pairs(start), recipe, width=width, temperature=TEMPERATURE, seeds=range(5), device=device)
+    train_students(start, recipe, width=width, temperature=TEMPERATURE, seeds=range(5), device=device)
 
 
 def _measure_piece(run: Callable[[], object], units: float, rounds: int, device: str) -> Measurement:

@@ -29,7 +29,7 @@ from raydd.distill.heads import initial_heads
 from raydd.distill.image_variables import LearnedFeatures
 from raydd.distill.population import Population
 from raydd.evaluate import students
-from raydd.evaluate.students import StudentsRun, synthetic_pairs
+from raydd.evaluate.students import StudentsRun
 
 _SLOTS, _EXPERT_STEPS, _SEEDS = 16, 10, 5
 
@@ -69,7 +69,7 @@ def counts_of(width: int) -> dict[str, tuple[Counts, int]]:
             counts[f"feature step of a trial, {slots} together"] = count_operations(population.step), slots
     with as_on_gpu():
         run = StudentsRun(
-            synthetic_pairs(start),
+            start,
             StudentsConfig(),
             width=width,
             temperature=TEMPERATURE,

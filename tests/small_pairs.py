@@ -9,7 +9,7 @@ from torch import Tensor
 from raydd.config import ExpertsConfig
 from raydd.distill.experts import Experts
 from raydd.distill.similarity import Similarity
-from raydd.evaluate.students import TrainingPairs
+from raydd.distill.synthetic import SyntheticSet
 from raydd.store import Record, Store
 
 IMAGE_WIDTH, TEXT_WIDTH, WIDTH = 12, 9, 16
@@ -53,10 +53,11 @@ def open_experts(folder: Path, count: int = 2, first_seed: int = 0) -> Experts:
     return Experts(record, IMAGE_WIDTH, TEXT_WIDTH, WIDTH, first_seed, count)
 
 
-def pairs(count: int, seed: int = 0) -> TrainingPairs:
+def pairs(count: int, seed: int = 0) -> SyntheticSet:
     """Pairs to train students on, 9 and 7 numbers wide."""
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(count, 5, generator=generator)
     image = hidden @ torch.randn(5, 9, generator=generator)
     text = hidden @ torch.randn(5, 7, generator=generator)
-    return TrainingPairs(image, text, Similarity("identity", count, {}), 0.1, 0.1)
+    numbers = torch.arange(count)
+    return SyntheticSet(image, text, Similarity("identity", count, {}), 0.1, 0.1, "infonce", numbers, numbers)

@@ -18,8 +18,9 @@ from raydd.distill.selections.evidence import Joint
 from raydd.distill.selections.herding import herd
 from raydd.distill.selections.k_center import centres
 from raydd.distill.similarity import Similarity
+from raydd.distill.synthetic import SyntheticSet
 from raydd.evaluate.retrieval import KS, retrieval_scores
-from raydd.evaluate.students import FIRST_SEED, TrainingPairs, hits_of_heads, train_students
+from raydd.evaluate.students import FIRST_SEED, hits_of_heads, train_students
 
 _STUDENTS, _EPOCHS = 5, 101  # the published code trains one epoch more than its setting of 100
 _TESTS = 6  # tests of a student in the published code: after epochs 0, 20, ..., 100
@@ -44,7 +45,9 @@ def _student_pieces(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
 
     pixels, test_captions = pixels_of(images), [*captions, captions[0]]
     features = torch.randn(_PAIRS, width, generator=generator)
-    pairs = TrainingPairs(features, texts, Similarity("identity", _PAIRS, {}), *rates, "wbce")
+    pairs = SyntheticSet(
+        features, texts, Similarity("identity", _PAIRS, {}), *rates, "wbce", torch.arange(_PAIRS), torch.arange(_PAIRS)
+    )
     embedded = [normalize(torch.randn(rows, width, generator=generator)) for rows in (SCORED_IMAGES, len(test.texts))]
     cosines, owners = (embedded[0] @ embedded[1].T).numpy(), test.image_of_text.numpy()
 

@@ -4,8 +4,7 @@ Letters: S student seeds, R distinct seeds, N pairs, B minibatch, d and e encode
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,7 +16,6 @@ from raydd.device import sent
 from raydd.distill.experts import Heads
 from raydd.distill.heads import Head, centred, dropout_mask, embed, initial_heads, on, split_heads, uncentred
 from raydd.distill.losses import find_loss
-from raydd.distill.similarity import Similarity
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import retrieval_hits
@@ -31,41 +29,8 @@ FITTED_AT_ONCE = 3  # students side by side when fitting learning rates: at a mu
 _DECAY = 0.1  # LR multiplier after half the epochs (published: x 0.1 at epoch 51 of 100)
 
 
-@dataclass(frozen=True)
-class TrainingPairs:
-    """Training set of students: a synthetic set, or real pairs."""
-
-    image_features: Float[Tensor, "N d"]
-    text_features: Float[Tensor, "N e"]
-    similarity: Similarity
-    rate_image: float
-    """Learning rate of the image head."""
-    rate_text: float
-    """Learning rate of the text head."""
-    loss: str = "infonce"
-    """Name of the loss (`raydd.distill.losses.find_loss`)."""
-    loss_parameters: Mapping[str, float] = field(default_factory=dict)
-    """The loss's own parameters by name; missing parameters have their start values."""
-    image_centre: Float[Tensor, "d"] | None = None
-    """What is subtracted from all image features; None: nothing."""
-
-
-def synthetic_pairs(synthetic: SyntheticSet) -> TrainingPairs:
-    """Return a synthetic set as a training set of students."""
-    return TrainingPairs(
-        synthetic.image_features,
-        synthetic.text_features,
-        synthetic.similarity,
-        synthetic.rate_image,
-        synthetic.rate_text,
-        synthetic.loss,
-        synthetic.loss_parameters,
-        synthetic.image_centre,
-    )
-
-
 def train_students(
-    pairs: TrainingPairs,
+    pairs: SyntheticSet,
     recipe: StudentsConfig,
     *,
     width: int,
@@ -77,7 +42,7 @@ def train_students(
     """Train one student per seed by the published recipe; return both heads with a leading axis of students.
 
     Args:
-        pairs: what to train on.
+        pairs: what to train on; real pairs can be put as a synthetic set too (`start_of`).
         recipe: the students' settings.
         width: width D of the shared space.
         temperature: tau, which divides the cosines.
@@ -102,7 +67,7 @@ def train_students(
 
 
 def train_at_multiples(
-    pairs: TrainingPairs,
+    pairs: SyntheticSet,
     recipe: StudentsConfig,
     multiples: Sequence[float],
     *,
@@ -137,7 +102,7 @@ class StudentsRun:
 
     def __init__(
         self,
-        pairs: TrainingPairs,
+        pairs: SyntheticSet,
         recipe: StudentsConfig,
         *,
         width: int,
@@ -149,7 +114,7 @@ class StudentsRun:
         """Initialise the students.
 
         Args:
-            pairs: the training pairs.
+            pairs: the pairs to train on.
             recipe: the students' settings.
             width: width D of the shared space.
             temperature: tau, which divides the cosines.

@@ -36,7 +36,7 @@ from raydd.distill.synthetic import SyntheticSet, start_of
 from raydd.distill.trajectories import Trajectories, content_of
 from raydd.evaluate.retrieval import ScoresOnVal
 from raydd.evaluate.ridge import ridge_scores
-from raydd.evaluate.students import hits_of_heads, synthetic_pairs, train_at_multiples, train_students
+from raydd.evaluate.students import hits_of_heads, train_at_multiples, train_students
 from raydd.protocols import selecting
 from raydd.protocols.base import HeldOutSplit, Workbench
 from raydd.protocols.student_modules import HeadModule, head_tensors
@@ -255,7 +255,7 @@ class HeadsWorkbench(Workbench[Heads]):
     ) -> Iterator[Heads]:
         """Train all students as one batched computation; yields both heads with a leading axis of students."""
         yield train_students(
-            synthetic_pairs(pairs),
+            pairs,
             self.config.students,
             seeds=seeds,
             on_epoch=on_epoch,
@@ -265,9 +265,7 @@ class HeadsWorkbench(Workbench[Heads]):
     def train_at_multiples(self, pairs: SyntheticSet, multiples: Sequence[float]) -> Iterator[Heads | None]:
         """Train the students of all multiples as one batched computation."""
         recipe = self.config.students
-        yield from train_at_multiples(
-            synthetic_pairs(pairs), recipe, multiples, seed=0, **self._student_arguments(pairs)
-        )
+        yield from train_at_multiples(pairs, recipe, multiples, seed=0, **self._student_arguments(pairs))
 
     def _student_arguments(self, pairs: SyntheticSet) -> dict[str, Any]:
         """Return the other arguments of training students on a set: head width, temperature, device."""

@@ -25,7 +25,7 @@ from raydd.distill.matching import LearnedPairs, StudentRun
 from raydd.distill.similarity import Similarity
 from raydd.distill.student import StudentPlan
 from raydd.distill.synthetic import SyntheticSet
-from raydd.evaluate.students import FIRST_SEED, TrainingPairs, train_students
+from raydd.evaluate.students import FIRST_SEED, train_students
 
 DOUBLE, SINGLE = 1e-8, 1e-5
 N, TAU = 12, 0.07
@@ -218,7 +218,7 @@ def test_students() -> None:
     images, texts = torch.randn(N, IMAGE_WIDTH, generator=generator), torch.randn(N, TEXT_WIDTH, generator=generator)
     similarity = Similarity("full", N, {"entries": torch.eye(N) + 0.05 * torch.randn(N, N, generator=generator)})
     recipe = StudentsConfig(epochs=6, batch_size=8, rate="published")
-    pairs = TrainingPairs(images, texts, similarity, 0.03, 0.05, "wbce")
+    pairs = SyntheticSet(images, texts, similarity, 0.03, 0.05, "wbce", torch.arange(N), torch.arange(N))
     heads = train_students(pairs, recipe, width=WIDTH, temperature=TAU, seeds=[0, 4])
     for place, seed in enumerate([0, 4]):
         start = initial_heads(IMAGE_WIDTH, TEXT_WIDTH, WIDTH, FIRST_SEED + seed)

@@ -11,14 +11,15 @@ from torch import Generator, Tensor
 from raydd.config import StudentsConfig
 from raydd.distill.heads import Head, dropout_mask, embed, initial_heads
 from raydd.distill.losses import find_loss
-from raydd.evaluate.students import FIRST_SEED, TrainingPairs, rate_factors, train_at_multiples, train_students
+from raydd.distill.synthetic import SyntheticSet
+from raydd.evaluate.students import FIRST_SEED, rate_factors, train_at_multiples, train_students
 from raydd.evaluate.trained_heads import Descent, _Dense, _Spanned
 
 WIDTH, TEMPERATURE = 11, 0.1
 
 
 def by_autograd(
-    given: TrainingPairs, recipe: StudentsConfig, seed: int, multiple: float, dtype: torch.dtype = torch.float32
+    given: SyntheticSet, recipe: StudentsConfig, seed: int, multiple: float, dtype: torch.dtype = torch.float32
 ) -> list[Tensor]:
     """The parameters of both heads, trained as plainly as torch allows."""
     images, texts, similarity = (
@@ -144,7 +145,7 @@ def test_students_train_where_plain_sgd_trains(count: int, minibatch: int, rate:
     assert own_loss < 2 * loss_of(given, Head(*plain[:6]), Head(*plain[6:]))
 
 
-def loss_of(given: TrainingPairs, image: Head, text: Head) -> float:
+def loss_of(given: SyntheticSet, image: Head, text: Head) -> float:
     """The loss of all pairs."""
     logits = embed(image, given.image_features) @ embed(text, given.text_features).T / TEMPERATURE
     return float(find_loss(given.loss)(logits, given.similarity.matrix()))
