@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from raydd.config import EncodersConfig
+from raydd.data.encoders.package_files import minilm_folder
 from raydd.data.encoders.towers import CPU_CAPTIONS, TextTower, pool
 from raydd.data.encoders.weights import content_identity, hub_access, path_of, seed_of, seeded
 from raydd.errors import ConfigError, DataError
@@ -39,8 +40,6 @@ def load_bert(argument: str, config: EncodersConfig, device: str) -> TextTower: 
     Random weights need no download: the architecture is transformers' default BertConfig, and the word pieces are those
     of the packaged MiniLM, which uses BERT's vocabulary.
     """
-    from raydd.data.encoders.packaged import minilm_folder
-
     seed, path = seed_of(config.text_weights, _SETTING), path_of(config.text_weights, _SETTING)
     if path is not None:
         return load_folder(path, config.text_pooling, "cls", device)

