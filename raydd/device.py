@@ -176,3 +176,20 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def in_tf32() -> Iterator[None]:
+    """Let a GPU round the factors of float32 products to TF32 inside the block, for several times the speed.
+
+    Sums stay float32. TF32 keeps 10 bits of a number's fraction. Convolutions are in TF32 by torch's own default; on a
+    CPU nothing changes.
+    """
+    import torch
+
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before

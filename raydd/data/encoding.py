@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from raydd.data.augment import Transform, views_of
 from raydd.data.encoders import ImageEncoder, TextEncoder
 from raydd.data.images import ImageSource, open_image
-from raydd.device import sent
+from raydd.device import in_tf32, sent
 from raydd.errors import DataError
 
 Item = TypeVar("Item")
@@ -72,6 +72,7 @@ def encode_views(
     views_per_pass = _CPU_VIEWS if _is_cpu(device) else len(batches[0]) * views.views if batches else 1
     module = encoder.fast  # made before the workers start, so that they inherit and share it
 
+    @in_tf32()
     def compute_features(pixels: UInt8[Tensor, "b V 3 S S"]) -> Float16[Tensor, "b V D"]:
         parts = pixels.flatten(0, 1).split(views_per_pass)
         with torch.no_grad():
@@ -104,6 +105,7 @@ def encode_captions(
 ) -> Iterator[Float16[Tensor, "b D"]]:
     """Yield the features of each batch of captions in order. Arguments are those of `encode_views`."""
 
+    @in_tf32()
     def compute_features(items: Sequence[str]) -> Float16[Tensor, "b D"]:
         return encoder.encode(items).half()
 

@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 
 from raydd.config import ExpertsConfig
 from raydd.data.features import SplitFeatures
-from raydd.device import sent
+from raydd.device import in_tf32, sent
 from raydd.distill.heads import Head, dropout_mask, head_size, initial_heads, reduced, split_heads, taps, to_sphere
 from raydd.distill.losses import find_loss
 from raydd.distill.products import add_product_
@@ -132,6 +132,7 @@ def _stack_experts(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
     return torch.stack(list(parts), dim) if len(parts) > 1 else parts[0]
 
 
+@in_tf32()
 def train_epoch_(
     image: Head,
     text: Head,

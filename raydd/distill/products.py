@@ -6,9 +6,9 @@ core of an EPYC of 2024. On an Intel core, oneDNN is faster if no matrix is tran
 1280 x 1280; otherwise it is slower, by a third.
 
 Weights of experts and of scored students are multiplied in bfloat16 (see `reduced`). A core with bfloat16 in hardware
-takes half the time: 0.53 ms instead of 1.0 for 20 rows and 1280 x 1280. Rows and results are rounded too. The students
-of distillation steps are not rounded: their gradient is a small difference of large terms, and with rounding, sets lost
-half a point of val r_mean.
+takes half the time: 0.53 ms instead of 1.0 for 20 rows and 1280 x 1280. Rows and results are rounded too. On a GPU,
+experts and scored students multiply in TF32 (`raydd.device.in_tf32`). The students of distillation steps are not
+rounded: their gradient is a small difference of large terms, and with bfloat16, sets lost half a point of val r_mean.
 """
 
 from collections.abc import Sequence

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from raydd.config import StudentsConfig
 from raydd.data.features import SplitFeatures
-from raydd.device import sent
+from raydd.device import in_tf32, sent
 from raydd.distill.experts import Heads
 from raydd.distill.heads import Head, centred, dropout_mask, embed, initial_heads, on, split_heads, uncentred
 from raydd.distill.losses import find_loss
@@ -151,6 +151,7 @@ class StudentsRun:
         self._loss, self._last_losses = find_loss(pairs.loss), torch.zeros(len(seeds), device=device)
         self._parameters = self._loss.tensors(pairs.loss_parameters, self._last_losses)
 
+    @in_tf32()
     def train_epoch(self) -> None:
         """Train one epoch. All its minibatches are sent to the device in one transfer, before the first step."""
         orders = torch.stack([self._draw_batches() for _ in range(self._batches_per_epoch)])

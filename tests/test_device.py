@@ -1,0 +1,70 @@
+"""Where a GPU rounds the products of float32: in encoders, experts and scored students, and not in a distillation."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from small_distillations import begin
+from small_pairs import RECIPE, make_split, open_experts, pairs
+from torch import Tensor
+
+from raydd.config import StudentsConfig
+from raydd.data.encoders import TextEncoder
+from raydd.data.encoding import encode_captions
+from raydd.device import in_tf32
+from raydd.distill import experts, heads_gradient
+from raydd.evaluate import students
+
+
+def rounds() -> bool:
+    return torch.backends.cuda.matmul.allow_tf32
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> set[bool]:
+    """Record whether products are rounded when a function of a module is called."""
+    function, seen = getattr(module, name), set[bool]()
+
+    def recording(*arguments: object, **options: object) -> object:
+        seen.add(rounds())
+        return function(*arguments, **options)
+
+    monkeypatch.setattr(module, name, recording)
+    return seen
+
+
+def test_products_are_rounded_inside_the_block_alone():
+    with in_tf32():
+        assert rounds()
+    assert not rounds()
+    with pytest.raises(ZeroDivisionError), in_tf32():
+        _ = 1 / 0
+    assert not rounds()
+
+
+def test_experts_round_and_the_students_of_a_distillation_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    of_experts = recorded(monkeypatch, experts, "sgd_step_")
+    of_distillation = recorded(monkeypatch, heads_gradient, "to_sphere")
+    split, made = make_split(20, seed=1), open_experts(tmp_path, count=1)
+    experts.train_experts(made, [0], split, RECIPE, [1, 2], device="cpu")
+    begin(split, made).step()
+    assert of_experts == {True}
+    assert of_distillation == {False}
+
+
+def test_scored_students_round(monkeypatch: pytest.MonkeyPatch):
+    seen = recorded(monkeypatch, students, "dropout_mask")
+    students.train_students(pairs(6), StudentsConfig(epochs=1), width=4, temperature=0.1, seeds=[0])
+    assert seen == {True}
+
+
+def test_encoders_round():
+    seen = set[bool]()
+
+    def encode(captions: Sequence[str]) -> Tensor:
+        seen.add(rounds())
+        return torch.zeros(len(captions), 4)
+
+    list(encode_captions(TextEncoder("own", 4, "own", encode), ["a", "b"], [[0], [1]], device="cpu", workers=0))
+    assert seen == {True}
