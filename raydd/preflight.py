@@ -75,6 +75,7 @@ def quick_checks(config: Config, command: Command) -> Iterator[Check]:
     yield guarded("store", lambda: _check_store(config))
     yield guarded("reader", lambda: _check_reader(config))
     yield guarded("encoders", lambda: _check_encoders(config))
+    yield guarded("losses", lambda: _check_losses(config))
     if command == "run":
         return
     yield guarded("GPUs of trials", lambda: _check_trial_gpus(config))
@@ -142,6 +143,16 @@ def _check_encoders(config: Config) -> str:
     from raydd.data.encoders import image_identity, text_identity
 
     return f"{image_identity(config.encoders)}, {text_identity(config.encoders)}"
+
+
+def _check_losses(config: Config) -> str:
+    """Try the losses on a small example; a user's own loss may fail."""
+    from raydd.distill.losses import find_loss
+
+    names = {"distill.loss": config.distill.loss, "experts.loss": config.experts.loss}
+    for setting, name in names.items():
+        find_loss(name, setting)
+    return ", ".join(dict.fromkeys(names.values()))
 
 
 def _check_trial_gpus(config: Config) -> str:

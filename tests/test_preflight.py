@@ -67,6 +67,14 @@ def test_an_address_of_mlflow_is_tried_where_that_can_be_done(config: Config, ad
     assert preflight._check_mlflow(with_settings(config, {"place.mlflow": address})).state == state
 
 
+@pytest.mark.parametrize("setting", ["distill.loss", "experts.loss"])
+def test_a_loss_of_one_s_own_is_tried_before_anything_is_encoded(config: Config, tmp_path: Path, setting: str):
+    (tmp_path / "own.py").write_text("def LOSS(logits, similarity):\n    return logits.sum() / 0\n")
+    own = with_settings(config, {setting: f"{tmp_path}/own.py:LOSS"})
+    with pytest.raises(ConfigError, match=rf"{setting}.*own\.py"):
+        require_ready(own, "run", lambda text: None)
+
+
 @pytest.mark.parametrize(
     ("path", "state", "said"),
     [("", "ok", "can be reached"), ("/other", "warning", "/health gives HTTP 404, where MLflow's server gives OK")],
