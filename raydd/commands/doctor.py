@@ -1,6 +1,7 @@
 """Check what a planned command needs, with one line for each check. The exit code is 1 if the command cannot start.
 
-`raydd doctor sweep` also checks the search space, the study's database, MLflow and the GPUs of trials.
+`raydd doctor sweep` also checks the search space, the study's database, MLflow and the GPUs of trials. `raydd doctor
+compare` checks the same for each row and data set of a comparison.
 """
 
 from dataclasses import dataclass, field
