@@ -4,7 +4,7 @@ import importlib
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -82,16 +82,17 @@ def examine(
     yield from quick
     yield from planned
     yield from required
-    yield from (guarded(plan.named("pairs"), plan.check_pairs) for plan in plans if plan.is_read)
+    loaded = {check.name for check in required if check.state == "ok"}
+    yield from (guarded(plan.named("pairs"), plan.check_pairs) for plan in plans if plan.named("data") in loaded)
     missing = [
         check.name for check in (*quick, *required) if check.state == "missing" and check.name not in _TRIAL_CHECKS
     ]
     reason = f" until {' and '.join(missing)} can be loaded" if missing else ""
     for plan in plans:
         if not cluster or _in_bucket(config):
-            yield _sized(plan.named("disk"), lambda plan=plan: _check_disk(plan), reason)
+            yield _sized(plan.named("disk"), partial(_check_disk, plan), reason)
         if not cluster:  # the memory of this machine does not matter to a cluster
-            yield _sized(plan.named("memory"), lambda plan=plan: _check_memory(plan), reason)
+            yield _sized(plan.named("memory"), partial(_check_memory, plan), reason)
 
 
 def _sized(name: str, check: Callable[[], tuple[State, str]], unknown: str) -> Check:
@@ -117,7 +118,6 @@ class _Plan:
     def __init__(self, config: Config, progress: Progress, name: str = "", pairs: Sequence[int] = ()) -> None:
         self.config, self._progress, self._name = config, progress, name
         self._pairs = pairs or (config.distill.pairs,)
-        self.is_read = False
 
     @cached_property
     def work(self) -> Workbench[Any]:
@@ -129,8 +129,7 @@ class _Plan:
 
     def required_checks(self) -> Iterator[Check]:
         """Read the data and load the encoders."""
-        yield (read := guarded(self.named("data"), lambda: "; ".join(self.work.data.summary())))
-        self.is_read = read.state == "ok"
+        yield guarded(self.named("data"), lambda: "; ".join(self.work.data.summary()))
         yield guarded(self.named("image encoder"), self._load_image_encoder)
         yield guarded(self.named("text encoder"), self._load_text_encoder)
 

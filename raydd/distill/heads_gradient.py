@@ -19,7 +19,7 @@ from raydd.device import sent
 from raydd.distill.heads import to_sphere
 from raydd.distill.legs import BothHeads, Leg
 from raydd.distill.losses import Loss
-from raydd.distill.matching import LearnedPairs, StepLoss, StudentRun, matching_loss
+from raydd.distill.matching import LearnedPairs, StepLoss, StudentRun, gradients_at, matching_loss
 from raydd.distill.similarity import Kind, Similarity
 from raydd.distill.student import BlendedRows, BothSides, StudentHeads, StudentPlan
 
@@ -171,13 +171,11 @@ def matching_losses(run: StudentRuns, legs: Sequence[Leg], pairs: Mapping[str, T
     ends = {side: end_distances[number] for number, side in enumerate(("image", "text")) if side in run.matched}
     begins = {side: start_distances[number] for number, side in enumerate(("image", "text")) if side in run.matched}
     loss = matching_loss(ends, begins, merged=run.merged)
-    tensors = {name: tensor for name, tensor in pairs.items() if tensor.requires_grad}
-    gradients = torch.autograd.grad(loss.sum(), list(tensors.values()), allow_unused=True)
     return StepLosses(
         loss.detach(),
         {f"loss/{side}": (end / begins[side]).detach() for side, end in ends.items()},
         losses,
-        {name: gradient for name, gradient in zip(tensors, gradients, strict=True) if gradient is not None},
+        gradients_at(pairs, loss.sum()),
     )
 
 

@@ -106,7 +106,7 @@ class StepLoss:
     def of(cls, loss: Float[Tensor, ""], pairs: LearnedPairs, parts: Mapping[str, Tensor]) -> Self:
         """Return a loss without students, with its gradient at each tensor of the pairs that requires one."""
         fractions = {f"loss/{name}": float(part.detach()) for name, part in parts.items()}
-        return cls(float(loss.detach()), fractions, [], gradients_of(loss, pairs))
+        return cls(float(loss.detach()), fractions, [], gradients_at(pairs.tensors, loss))
 
 
 def matching_loss(
@@ -127,8 +127,8 @@ def matching_loss(
     return torch.as_tensor(sum(end / start_distances[name] for name, end in end_distances.items()))
 
 
-def gradients_of(loss: Float[Tensor, ""], pairs: LearnedPairs) -> dict[str, Tensor]:
-    """Return a loss's gradient at each tensor of the pairs that requires one and on which the loss depends."""
-    tensors = {name: tensor for name, tensor in pairs.tensors.items() if tensor.requires_grad}
-    gradients = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
-    return {name: gradient for name, gradient in zip(tensors, gradients, strict=True) if gradient is not None}
+def gradients_at(tensors: Mapping[str, Tensor], loss: Float[Tensor, ""]) -> dict[str, Tensor]:
+    """Return a loss's gradient at each tensor that requires one and on which the loss depends."""
+    learned = {name: tensor for name, tensor in tensors.items() if tensor.requires_grad}
+    gradients = torch.autograd.grad(loss, list(learned.values()), allow_unused=True)
+    return {name: gradient for name, gradient in zip(learned, gradients, strict=True) if gradient is not None}

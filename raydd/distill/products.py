@@ -66,13 +66,6 @@ def stacked(weights: Sequence[Float[Tensor, "D d"]]) -> StudentWeights:
     return tuple(weights) if separate else torch.stack(tuple(weights))
 
 
-def plus_product(
-    addend: Float[Tensor, "..."], left: Float[Tensor, "*K B M"], right: Float[Tensor, "*K M D"]
-) -> Float[Tensor, "*K B D"]:
-    """Return A + L R, for one student or for several side by side; A is broadcast."""
-    return torch.addmm(addend, left, right) if left.ndim == 2 else torch.baddbmm(addend, left, right)
-
-
 def linear_of_students(features: Float[Tensor, "*S B d"], weight: Float[Tensor, "S D d"]) -> Float[Tensor, "S B D"]:
     """Return X Wᵀ for several students."""
     traced = features.requires_grad and torch.is_grad_enabled()

@@ -23,7 +23,7 @@ from torch import Tensor
 from raydd.distill.blending import blend
 from raydd.distill.heads import Taps, taps_from
 from raydd.distill.legs import BothHeads
-from raydd.distill.products import linear, plus_product
+from raydd.distill.products import linear
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class BlendedRows:
     """
 
     base: Float[Tensor, "K U d"]
-    """Features of the synthetic pairs (all, or only the used ones), followed by the rows of noise, if any."""
+    """Features of the synthetic pairs (all, or those of the minibatches), followed by the rows of noise, if any."""
     index: Int[Tensor, "K T B"]
     """Positions of the minibatches' rows in the K bases, concatenated."""
     partner: Int[Tensor, "K T B"]
@@ -143,7 +143,7 @@ class StudentHeads:
         def second_layer(hidden: Tensor) -> Tensor:
             h = linear(hidden, self._start.fc_weight, self._start.fc_bias)
             kernels = [
-                plus_product(self._one, hidden, self._detach_unless_exact(inputs).mT) for inputs in self._second_inputs
+                torch.baddbmm(self._one, hidden, self._detach_unless_exact(inputs).mT) for inputs in self._second_inputs
             ]
             second_change = self._output_change(h, kernels, self._second_updates)
             if self._through_steps:
@@ -160,7 +160,7 @@ class StudentHeads:
         """Return how much the updates so far, given by their rows u (`updates`), change a layer's output."""
         change = torch.zeros_like(output)
         for kernel, rows in zip(kernels, updates, strict=True):
-            change = plus_product(change, kernel, self._detach_unless_exact(rows))
+            change = torch.baddbmm(change, kernel, self._detach_unless_exact(rows))
         return change
 
     def step(self, taps: Taps, gradients: tuple[Tensor, ...]) -> None:
