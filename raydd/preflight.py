@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -29,6 +30,7 @@ from raydd.terminal.text import count_of
 Command = Literal["run", "sweep", "compare"]
 State = Literal["ok", "warning", "missing"]
 _TRIED_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")  # of addresses of MLflow
+_EXPERIMENT_PATH, _EXPERIMENT = "api/2.0/mlflow/experiments/get-by-name", "experiment_name=raydd"
 _ANSWER_SECONDS = 5  # time limit for a database or a server to answer
 _SHARED_MEMORY, _SHARED_BYTES = Path("/dev/shm"), 10**9  # of images that wait for the GPU
 STORE_SECONDS = 20.0  # how long requests to a failing bucket are repeated; a run waits longer
@@ -232,20 +234,24 @@ def _read_sqlite(file: Path) -> None:
 
 
 def _ask_mlflow(address: str) -> None:
-    """Ask MLflow's server if it is well; another server on its port would take no data.
+    """Ask the server for raydd's experiment by MLflow's REST API; another server on its port would take no data.
 
     Raises:
-        OSError: nothing answers, or something that is not MLflow.
+        OSError: nothing answers, or something that does not speak MLflow's API.
     """
     parts = urlsplit(address)
-    server = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=f"{parts.path.rstrip('/')}/health").geturl()
+    host = parts.netloc.rpartition("@")[2]  # logging sends the user's credentials; here a refusal is answer enough
+    url = parts._replace(netloc=host, path=f"{parts.path.rstrip('/')}/{_EXPERIMENT_PATH}", query=_EXPERIMENT).geturl()
     try:
-        with urllib.request.urlopen(server, timeout=_ANSWER_SECONDS) as answer:
-            if answer.read(8).strip() == b"OK":
-                return
-            found = "another answer"
+        with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS) as answer:
+            status, body = answer.status, answer.read()
     except urllib.error.HTTPError as error:
         if error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            return  # logging sends the user's credentials
-        found = f"HTTP {error.code}"
-    raise OSError(f"/health gives {found}, where MLflow's server gives OK")
+            return
+        status, body = error.code, error.read()
+    try:
+        known = {"experiment", "error_code"} & json.loads(body).keys()
+    except (ValueError, AttributeError):
+        known = set()
+    if not known:
+        raise OSError(f"/{_EXPERIMENT_PATH} gives HTTP {status} without an answer of MLflow's")

@@ -76,15 +76,24 @@ def test_a_loss_of_one_s_own_is_tried_before_anything_is_encoded(config: Config,
 
 
 @pytest.mark.parametrize(
-    ("path", "state", "said"),
-    [("", "ok", "can be reached"), ("/other", "warning", "/health gives HTTP 404, where MLflow's server gives OK")],
+    ("path", "status", "body", "state", "said"),
+    [
+        ("", 200, b'{"experiment": {"experiment_id": "1"}}', "ok", "can be reached"),
+        ("/below", 404, b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "none"}', "ok", "can be reached"),
+        ("", 401, b"who are you?", "ok", "can be reached"),
+        ("", 404, b"nothing here", "warning", "get-by-name gives HTTP 404 without an answer of MLflow's"),
+        ("", 200, b"[]", "warning", "get-by-name gives HTTP 200 without an answer of MLflow's"),
+    ],
 )
-def test_a_server_that_is_not_mlflow_s_is_named(config: Config, path: str, state: str, said: str):
+def test_a_server_that_is_not_mlflow_s_is_named(
+    config: Config, path: str, status: int, body: bytes, state: str, said: str
+):
     class Server(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/health" else 404)
+            asked = f"{path}/api/2.0/mlflow/experiments/get-by-name?experiment_name=raydd"
+            self.send_response(status if self.path == asked else 500)
             self.end_headers()
-            self.wfile.write(b"OK")
+            self.wfile.write(body if self.path == asked else b"")
 
         def log_message(self, format: str, *args: object) -> None:
             pass

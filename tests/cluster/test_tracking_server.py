@@ -13,6 +13,10 @@ from mlflow import MlflowClient
 from mlflow_server import mlflow_server
 from s3_server import BUCKET, Server, s3  # noqa: F401
 
+from raydd.config import Config
+from raydd.preflight import quick_checks
+from raydd.settings import with_settings
+
 POINTS = 200
 LOGGER = """
 import json, sys
@@ -36,6 +40,13 @@ with Tracking(address, say=lambda text: print(text, file=sys.stderr)) as trackin
 def server(s3: Server, tmp_path: Path) -> Iterator[str]:  # noqa: F811
     with mlflow_server(s3, tmp_path) as address:
         yield address
+
+
+@pytest.mark.slow
+def test_the_server_answers_the_checks_before_a_sweep(server: str, tmp_path: Path):
+    config = with_settings(Config(), {"place.mlflow": server, "place.home": str(tmp_path / "home")})
+    asked = {check.name: check for check in quick_checks(config, "sweep")}
+    assert asked["MLflow"].state == "ok", asked["MLflow"].text  # it has no experiment of raydd's yet
 
 
 @pytest.mark.slow
