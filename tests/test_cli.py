@@ -223,8 +223,8 @@ def test_a_wrong_command_is_answered_with_the_nearest(capsys: pytest.CaptureFixt
         (["--distill.pairs", "many"], "--distill.pairs"),
         (["--distill.images", "pixel"], "features-then-pixels"),
         (
-            ["--distill.method", "lors", "--distill.pairs", 4],
-            "raydd: distill.rank is 10, but must be 1 to distill.pairs, 4.",
+            ["--distill.protocol", "encoder", "--distill.start", "herding"],
+            "raydd: distill.start is 'herding', but must be random under distill.protocol encoder.",
         ),
         (["--distill.method", "repblent"], "Did you mean 'repblend'?"),
         (["--experts.loss", "infonse"], "Did you mean 'infonce'?"),

@@ -91,7 +91,7 @@ def test_a_target_beyond_an_annealed_trajectory_is_refused():
         (ExpertsConfig, {"lr": float("nan")}, "experts.lr"),
         (DistillConfig, {"pairs": 1}, "distill.pairs"),
         (DistillConfig, {"minibatch": 1}, "distill.minibatch"),
-        (DistillConfig, {"rank": 100, "similarity": "low-rank"}, "distill.rank"),
+        (DistillConfig, {"rank": 0}, "distill.rank"),
         (DistillConfig, {"blend_ratio": 1.1}, "distill.blend_ratio"),
         (DistillConfig, {"image_lr": -1.0}, "distill.image_lr"),
         (EvaluateConfig, {"seeds": 0}, "evaluate.seeds"),
@@ -158,5 +158,6 @@ def test_a_minibatch_is_a_share_of_the_pairs_that_the_similarity_matrix_allows(s
     assert DistillConfig(**settings).minibatch_size == size
 
 
-def test_a_rank_that_nothing_reads_may_exceed_the_pairs():
-    assert DistillConfig(pairs=4, rank=10).rank == 10
+def test_a_similarity_matrix_has_no_higher_rank_than_there_are_pairs():
+    assert DistillConfig(pairs=4, rank=10).similarity_rank == 4
+    assert DistillConfig(pairs=99, rank=10).similarity_rank == 10

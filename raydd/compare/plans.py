@@ -184,8 +184,7 @@ def plan_of(config: Config, method: str, data: str, pairs: int, variant: str, ex
         return RowPlan(method, variant, data, 0, with_settings(config, settings))
     similarity = settings.get("distill.similarity", config.distill.similarity)
     learns_similarity = method not in SELECTIONS and similarity != "identity"
-    count = settings["distill.pairs"] = pairs if learns_similarity else budget
-    settings["distill.rank"] = min(count, int(settings.get("distill.rank", config.distill.rank)))
+    settings["distill.pairs"] = pairs if learns_similarity else budget
     return RowPlan(method, variant, data, budget, with_settings(config, settings))
 
 

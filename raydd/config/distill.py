@@ -81,8 +81,8 @@ class DistillConfig:
     similarity: Literal["low-rank", "identity", "full"] = "identity"
     """Similarity matrix: targets of the loss for each synthetic image and text (soft labels). low-rank: learned as
     diag(a) + alpha/rank L R^T; identity: fixed, as in CLIP's loss; full: each entry is learned."""
-    rank: int = 10
-    """Rank of the factors L and R of a low-rank similarity matrix."""
+    rank: Count = 10
+    """Rank of the factors L and R of a low-rank similarity matrix; more than distill.pairs counts as that many."""
     alpha: Annotated[float, Between(-1e6, 1e6)] = 3.0
     """Scale alpha of the low-rank part of the similarity matrix."""
     loss: str = "infonce"
@@ -145,9 +145,6 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         check_numbers("distill", self)
-        is_low_rank = self.similarity == "low-rank"
-        rank_rule = f"1 to distill.pairs, {self.pairs}"
-        require(not is_low_rank or 1 <= self.rank <= self.pairs, "distill.rank", self.rank, rank_rule)
         require(
             self.minibatch >= 0 and self.minibatch != 1,
             "distill.minibatch",
@@ -167,6 +164,11 @@ class DistillConfig:
         """Minibatch size B of a student step, with 0 resolved."""
         share = max(20, math.ceil(self.pairs / 5)) if self.similarity == "identity" else math.ceil(self.pairs / 2)
         return min(self.minibatch or share, self.pairs)
+
+    @property
+    def similarity_rank(self) -> int:
+        """Rank of the similarity matrix: a matrix of N pairs has no higher rank than N."""
+        return min(self.rank, self.pairs)
 
     @property
     def reads_experts(self) -> bool:

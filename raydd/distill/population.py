@@ -37,7 +37,7 @@ def shape_of(settings: DistillConfig) -> Hashable:
     return (
         (settings.protocol, settings.images, settings.optimizer, settings.gradient),
         (settings.pairs, settings.minibatch_size, settings.student_steps, blend, settings.loss),
-        (settings.similarity, settings.rank if settings.similarity == "low-rank" else 0),
+        (settings.similarity, settings.similarity_rank if settings.similarity == "low-rank" else 0),
         (settings.matched, settings.merged and settings.matched == "both-heads"),
         tuple(rate > 0 for rate in (settings.image_lr, settings.text_lr, settings.rate_lr)),
         settings.similarity != "identity" and settings.similarity_lr > 0,

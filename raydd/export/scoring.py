@@ -114,9 +114,8 @@ def score_foreign(config: Config, store: Store, foreign: ForeignSet, progress: P
             "evaluate.encoders is for sets that raydd made, whose encoders are known. Run one command for each "
             "encoder, with --encoders.image and --encoders.text."
         )
-    # Baselines get as many pairs as the set. Nothing is distilled, so the rank only has to be valid.
-    pairs = {"distill.pairs": len(foreign), "distill.rank": 1}
-    work = open_workbench(with_settings(config, pairs), store, progress)
+    # Baselines get as many pairs as the set.
+    work = open_workbench(with_settings(config, {"distill.pairs": len(foreign)}), store, progress)
     unseen = _open_unseen(work)
     scored_set = _encode_foreign(work, foreign)
     title = f"{foreign.name}, {len(foreign)} pairs on {work.data.name}"

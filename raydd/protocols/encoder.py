@@ -196,7 +196,7 @@ class EncoderWorkbench(Workbench[Networks]):
             seed=seed,
             rates=rates,
             similarity=similarity,
-            rank=self.config.distill.rank,
+            rank=self.config.distill.similarity_rank,
             alpha=self.config.distill.alpha,
             loss=loss,
             pixels=pixels,

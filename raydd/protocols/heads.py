@@ -213,7 +213,7 @@ class HeadsWorkbench(Workbench[Heads]):
             seed=seed,
             rates=rates,
             similarity=similarity,
-            rank=distill.rank,
+            rank=distill.similarity_rank,
             alpha=distill.alpha,
             loss=loss,
             pixels=pixels,

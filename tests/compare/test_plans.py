@@ -23,8 +23,9 @@ def test_what_learns_no_similarity_gets_its_pair() -> None:
     assert {row.pairs for row in rows.values()} == {100}  # the budget, by which rows stand in one table
 
 
-def test_a_selection_may_have_fewer_pairs_than_the_rank_that_it_does_not_read() -> None:
-    assert plan_of(Config(), "random", "data", 3, "", {}).config.distill.pairs == 4 < Config().distill.rank
+def test_a_row_may_have_fewer_pairs_than_its_similarity_matrix_has_ranks() -> None:
+    few = plan_of(Config(), "lors", "data", 3, "", {}).config.distill
+    assert few.rank > few.pairs == few.similarity_rank == 3
 
 
 @pytest.mark.parametrize("preset", PRESETS)

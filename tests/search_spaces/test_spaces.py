@@ -51,9 +51,10 @@ def test_an_unknown_space_is_answered_with_the_known_ones():
         load_space("repblend2")
 
 
-def test_every_space_of_the_folder_builds_configs():
+@pytest.mark.parametrize("pairs", [3, 99])
+def test_every_space_of_the_folder_builds_configs(pairs):
     for name in spaces():
-        assert draw_configs(load_space(name), Config()), name
+        assert draw_configs(load_space(name), load(settings={"distill.pairs": pairs})), name
 
 
 @pytest.mark.parametrize("by", ["file", "module"])
@@ -80,9 +81,8 @@ def mine(trial):
     [
         ("def mine(trial):\n    trial.suggest_float('distill.imag_lr', 0, 1)\n    return {}", "distill.image_lr"),
         (
-            "def mine(trial):\n    trial.suggest_int('distill.rank', 50, 200)\n"
-            "    return {'distill.similarity': 'low-rank'}",
-            "distill.rank is",
+            "def mine(trial):\n    trial.suggest_int('distill.minibatch', 1, 1)\n    return {}",
+            "distill.minibatch is",
         ),
         ("def mine(trial):\n    return {'distill.ranks': 3}", "distill.rank"),
         ("def mine(trial):\n    return 1 / 0", "ZeroDivisionError"),
