@@ -43,6 +43,23 @@ LORS = _found(
         "distill.start_rate": 0.3,
     },
 )
+LORS_AS_99 = _found(  # found for 99 pairs; better on val with 199 pairs too
+    "lors",
+    {
+        "experts.lr": 0.1,
+        "distill.student_steps": 8,
+        "distill.minibatch": 20,
+        "distill.max_start_epoch": 2,
+        "distill.target_epochs": 1,
+        "distill.alpha": 0.09328321009166245,
+        "distill.image_lr": 0.051869077736306175,
+        "distill.text_lr": 0.14226887180181322,
+        "distill.similarity_lr": 0.10700404671575103,
+        "distill.rate_lr": 0.05102472551963364,
+        "distill.start_rate": 0.29985508951598533,
+        "students.weight_decay": 0.0077833780601326745,
+    },
+)
 TESLA_VL = _found(
     "tesla-vl",
     {
