@@ -180,6 +180,7 @@ _EARLIER = Preset(
         "experts.count": 10,
         "experts.lr": 0.2,
         "distill.method": "repblend",
+        "distill.loss": "infonce",
         "distill.steps": 300,
         "distill.target_epochs": 2,
         "distill.start_rate": 0.3,

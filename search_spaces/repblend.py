@@ -21,4 +21,4 @@ def space(trial: Trial) -> Mapping[str, Any]:
     suggest_trajectory(trial)
     suggest_similarity(trial)
     trial.suggest_float("distill.blend_beta", 0.2, 5.0, log=True)
-    return METHOD.settings
+    return {name: value for name, value in METHOD.settings.items() if name != "distill.loss"}  # which is searched

@@ -118,7 +118,7 @@ def test_an_ablation_changes_one_switch_of_repblend():
 def test_the_defaults_are_those_of_the_default_method():
     assert load() == Config() == load(settings={"distill.method": "plain"})
     before = load(preset="earlier").distill
-    assert (before.method, before.blend, before.similarity) == ("repblend", "beta", "low-rank")
+    assert (before.method, before.blend, before.similarity, before.loss) == ("repblend", "beta", "low-rank", "infonce")
 
 
 def test_an_empty_file_is_the_defaults(tmp_path: Path):

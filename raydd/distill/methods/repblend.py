@@ -8,9 +8,6 @@ Differences from the paper:
   steps.
 - Targets lie three epochs after the start snapshot (`distill.target_epochs`); the published number is one.
 - Image features are used minus their mean, and scored students have ten times the published weight decay.
-- The student's loss is InfoNCE against the learned similarity. The paper's weighted BCE is `--distill.loss wbce`: with
-  today's numbers it has 50.1 on val after 500 steps on Flickr8k, and InfoNCE 48.0 (one set each). With the published
-  numbers it needs about a thousand steps: 13 after 120, and 46 after 960.
 - Learned pixels are rounded to 8 bits; in the paper's code they are unbounded floats. Pairs start from plainly resized
   photographs, all different; in the code they start from augmented crops, and may use an image twice.
 - In `raydd compare`, the row at published settings keeps raydd's own optimiser and learning rates for the pairs, since
@@ -26,6 +23,7 @@ METHOD = Method(
     settings={
         "distill.blend": "beta",
         "distill.similarity": "low-rank",
+        "distill.loss": "wbce",
         "distill.matched": "both-heads",
     },
     published={
@@ -33,7 +31,6 @@ METHOD = Method(
         **SIMILARITY,
         **STEPS,
         "distill.blend_beta": 1.0,
-        "distill.loss": "wbce",
         "distill.gradient": "constant-memory",
     },
     space="repblend",
