@@ -58,11 +58,17 @@ def transferred_scores(
         RecordError: the set has no pixels, and the image encoder is another one.
     """
 
-    def score() -> list[dict[str, float]]:
-        encoded_set = _encode_set(work, scored_set, photographs)
-        return _scores_by_seed(work, fit_rates(work, encoded_set, near=1.0).pairs)
+    row = "photographs" if photographs else "pixels"
+    students, count = f"students of {row}, {work.config.encoders.image}", work.config.evaluate.seeds
 
-    return _cached_scores(work, scored_set, {"row": "photographs" if photographs else "pixels"}, score)
+    def score() -> list[dict[str, float]]:
+        work.progress(students, 0, count)
+        encoded_set = _encode_set(work, scored_set, photographs)
+        scores = _scores_by_seed(work, fit_rates(work, encoded_set, near=1.0).pairs)
+        work.progress(students, count, count)
+        return scores
+
+    return _cached_scores(work, scored_set, {"row": row}, score)
 
 
 def class_scores(work: Workbench[Any], scored_set: ScoredSet, folder: Path) -> list[dict[str, float]]:

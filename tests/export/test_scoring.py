@@ -46,7 +46,9 @@ def test_every_row_that_is_asked_for_is_there_and_kept(config: Config, store: St
         "evaluate.classes": str(write_classes(tmp_path / "classes")),
         "evaluate.unseen": str(other),
     }
-    found = score_set(with_settings(config, asked), store)
+    reported = set[str]()
+    found = score_set(with_settings(config, asked), store, None, lambda work, done, total: reported.add(work))
+    assert reported >= {"students of pixels, tiny_encoders:wide", "students of photographs, tiny_encoders:image"}
     assert set(found.retrieval) == {
         "synthetic",
         "random",
