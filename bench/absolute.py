@@ -43,6 +43,7 @@ from raydd.distill.population import Population, steps_of
 from raydd.distill.synthetic import SyntheticSet
 from raydd.evaluate.students import train_students
 
+_WIDTH = 140  # characters of a line if the output is not a terminal
 _PHOTOGRAPH = (500, 375)  # pixels; the size of Flickr30k's photographs
 _STEPS = 20  # steps of a distillation alone, or of trials that run together, between two reads of their reports
 _PUBLISHED = {  # RepBlend's cost table and scripts
@@ -131,7 +132,7 @@ def main(options: Options) -> None:
     if options.json:
         report = {**setup, "pieces": {piece: asdict(measurement) for piece, measurement in measurements.items()}}
         Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    Console().print(_table(", ".join(f"{name} {value}" for name, value in setup.items()), measurements))
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(_table(", ".join(f"{name} {value}" for name, value in setup.items()), measurements))
 
 
 def _sizes_of(options: Options) -> _Sizes:
