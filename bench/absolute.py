@@ -132,7 +132,8 @@ def main(options: Options) -> None:
     if options.json:
         report = {**setup, "pieces": {piece: asdict(measurement) for piece, measurement in measurements.items()}}
         Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    Console(width=None if sys.stdout.isatty() else _WIDTH).print(_table(", ".join(f"{name} {value}" for name, value in setup.items()), measurements))
+    title = ", ".join(f"{name} {value}" for name, value in setup.items())
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(_table(title, measurements))
 
 
 def _sizes_of(options: Options) -> _Sizes:
