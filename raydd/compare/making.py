@@ -29,6 +29,7 @@ from raydd.tuning.finals import RESTARTS
 from raydd.tuning.live import what_runs
 
 SetKey = tuple[RowPlan, int]  # the plan of a row and the number of one of its sets
+_START_SECONDS = 5.0  # for a set's process to start, import torch and open the data
 
 
 def make_rows(
@@ -58,7 +59,9 @@ def make_rows(
         if is_made(plan, number, work_of(plan)):
             add_set(plan, number, make_set(plan, number, work_of(plan)))
     estimates = {
-        set_key: estimate_seconds(set_key[0], work_of(set_key[0])) for set_key in all_sets if set_key not in made_sets
+        set_key: _START_SECONDS + estimate_seconds(set_key[0], work_of(set_key[0]))
+        for set_key in all_sets
+        if set_key not in made_sets
     }
     if not estimates:
         return [rows[plan] for plan in plans]
@@ -95,6 +98,11 @@ def _describe(plan: RowPlan, number: int) -> str:
     return f"{plan.description}{f', set {number}' if plan.sets > 1 else ''}"
 
 
+def _label(plan: RowPlan, number: int) -> str:
+    """Return the name under which the process of a set says what it is doing."""
+    return f"{plan.name} {plan.data} {plan.pairs} set {number}"
+
+
 def gpus_per_set(sweep: SweepConfig) -> float:
     """Number of GPUs for a set.
 
@@ -112,8 +120,7 @@ def compare_set(plan: RowPlan, number: int, shared: Shared) -> MadeSet:
         number: number of the set within the row.
         shared: what the driver gave to all its workers.
     """
-    label = f"{plan.name} {plan.data} {plan.pairs} set {number}"
-    with claiming_work(plan.config, label, shared) as (work, claimant):
+    with claiming_work(plan.config, _label(plan, number), shared) as (work, claimant):
         if plan.method in SELECTIONS:
             # Selections of all sizes share warm-ups, so only one selection of a data set runs at a time.
             with claimant.waiting_for(f"selections of {plan.data}"):
@@ -129,23 +136,45 @@ def compare_set(plan: RowPlan, number: int, shared: Shared) -> MadeSet:
 def _progress_reported(
     estimates: Mapping[SetKey, float], shared: Shared, console: Console
 ) -> Iterator[tuple[Callable[[SetKey, MadeSet | None], None], Callable[[], None]]]:
-    """Report each finished set, and meanwhile what is running and the time left.
-
-    The time left follows from the estimated work (`estimates`) of the sets that are done and of those that are not.
-    """
-    start, total, finished = time.monotonic(), sum(estimates.values()), list[SetKey]()
+    """Report each finished set, and meanwhile what is running and the time left."""
+    start, slots = time.monotonic(), 1
+    first_seen, durations = dict[str, float](), dict[SetKey, float]()
 
     def report_set(set_key: SetKey, made_set: MadeSet | None) -> None:
-        finished.append(set_key)
+        now = time.monotonic()
+        durations[set_key] = now - first_seen.get(_label(*set_key), now)
         if made_set is not None:
-            message = f"{_describe(*set_key)}: r_mean {made_set.mean('r_mean'):.2f} ({len(finished)}/{len(estimates)})"
+            message = f"{_describe(*set_key)}: r_mean {made_set.mean('r_mean'):.2f} ({len(durations)}/{len(estimates)})"
             console.print(message, highlight=False)
 
     with doing_on(console, f"{len(estimates)} sets") as show:
 
         def show_running() -> None:
-            done = sum(estimates[set_key] for set_key in finished)
-            remaining = f", {duration((time.monotonic() - start) / done * (total - done))} left" if done else ""
-            show(f"{len(finished)}/{len(estimates)} sets{remaining}; {what_runs(shared.doing())}")
+            nonlocal slots
+            doing, now = shared.doing(), time.monotonic()
+            slots = max(slots, sum(map(bool, doing.values())))  # an empty text: its process is idle
+            for label in doing:
+                first_seen.setdefault(label, now)
+            seconds = seconds_left(estimates, durations, slots, now - start)
+            remaining = f", {duration(seconds)} left" if seconds else ""
+            show(f"{len(durations)}/{len(estimates)} sets{remaining}; {what_runs(doing)}")
 
         yield report_set, show_running
+
+
+def seconds_left(
+    estimates: Mapping[SetKey, float], durations: Mapping[SetKey, float], slots: int, elapsed: float
+) -> float:
+    """Return in about how many seconds all sets are made; 0 if that is not known.
+
+    Args:
+        estimates: the estimated work of each set, in any unit.
+        durations: the seconds that each finished set took.
+        slots: how many sets are made at once.
+        elapsed: seconds since the start.
+    """
+    finished_work = sum(estimates[set_key] for set_key in durations)
+    if not finished_work:
+        return 0.0
+    seconds_per_work = sum(durations.values()) / finished_work
+    return max(0.0, seconds_per_work * sum(estimates.values()) / slots - elapsed)
