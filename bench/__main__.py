@@ -13,15 +13,13 @@ from pathlib import Path
 
 import torch
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from bench.measuring import FULL, QUICK, Clock, keep_memory, median, memory_is_measurable, time_pieces, total
 from bench.memory import peak_of
 from bench.rows import ROWS, Row
+from bench.terminal import terminal
 from raydd.terminal.text import count_of
-
-_WIDTH = 140  # characters of a line if the output is not a terminal
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def table_of(rows: Iterable[tuple[Row, Result]], title: str) -> Table:
 
 def main(options: Options) -> int:
     """Measure the rows, print the table, and name the rows that are below their floor."""
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    console = terminal()
     unknown = set(options.only) - {row.name for row in ROWS}
     if unknown:
         console.print(f"There is no row {sorted(unknown)}. The rows: {', '.join(row.name for row in ROWS)}.")

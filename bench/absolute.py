@@ -23,13 +23,13 @@ from typing import Any
 
 import torch
 import tyro
-from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
 from bench.counting import count_operations
 from bench.inputs import TEMPERATURE, experts_in, pictures, sources, split_of
 from bench.rows.distillation import PUBLISHED, distillation_of, spread_of, start_of
+from bench.terminal import terminal
 from raydd.config import EncodersConfig, ExpertsConfig, PlaceConfig, StudentsConfig
 from raydd.data import ImageEncoder, ViewsOf, load_image_encoder, load_text_encoder, open_pixels
 from raydd.data.augment import transform_of
@@ -43,7 +43,6 @@ from raydd.distill.population import Population, steps_of
 from raydd.distill.synthetic import SyntheticSet
 from raydd.evaluate.students import train_students
 
-_WIDTH = 140  # characters of a line if the output is not a terminal
 _PHOTOGRAPH = (500, 375)  # pixels; the size of Flickr30k's photographs
 _STEPS = 20  # steps of a distillation alone, or of trials that run together, between two reads of their reports
 _PUBLISHED = {  # RepBlend's cost table and scripts
@@ -132,8 +131,7 @@ def main(options: Options) -> None:
     if options.json:
         report = {**setup, "pieces": {piece: asdict(measurement) for piece, measurement in measurements.items()}}
         Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    title = ", ".join(f"{name} {value}" for name, value in setup.items())
-    Console(width=None if sys.stdout.isatty() else _WIDTH).print(_table(title, measurements))
+    terminal().print(_table(", ".join(f"{name} {value}" for name, value in setup.items()), measurements))
 
 
 def _sizes_of(options: Options) -> _Sizes:

@@ -16,13 +16,13 @@ from unittest import mock
 
 import torch
 import tyro
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from bench.counting import Counts, count_operations
 from bench.inputs import TEMPERATURE, experts_in, split_of
 from bench.rows.distillation import PUBLISHED, distillation_of, spread_of, start_of
+from bench.terminal import terminal
 from raydd.config import ExpertsConfig, StudentsConfig
 from raydd.distill import experts
 from raydd.distill.heads import initial_heads
@@ -50,7 +50,7 @@ def main(options: Options) -> None:
     for piece, (counts, units) in counts_of(options.width).items():
         numbers = counts.total, counts.launches, counts.waits.total(), counts.copies, counts.copied_bytes / 1e6
         table.add_row(piece, *(f"{number / units:,.4g}" for number in numbers))
-    Console(width=100).print(table)
+    terminal().print(table)
 
 
 def counts_of(width: int) -> dict[str, tuple[Counts, int]]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.table import Table
 
+from bench.terminal import terminal
 from raydd.config import SweepConfig
 from raydd.tuning.prices import END
 from raydd.tuning.pruning import Look, Standing, simulate_trial
@@ -66,7 +66,7 @@ def main(options: Options) -> int:
         shares, best = np.array([sweep(pruner, seed, options) for seed in range(options.repeats)]).T
         error = best.std(ddof=1) / len(best) ** 0.5
         table.add_row(pruner, f"{shares.mean():.0%}", f"{best.mean():.2f} ± {error:.2f}")
-    Console().print(table)
+    terminal().print(table)
     return 0
 
 

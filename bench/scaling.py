@@ -18,7 +18,6 @@ from typing import Annotated, Any
 import sqlalchemy
 import torch
 import tyro
-from rich.console import Console
 from rich.table import Table
 from torch import Generator
 
@@ -28,6 +27,7 @@ from bench.measuring import Pieces, median, now, peak_bytes, time_pieces
 from bench.opening import write_made_pairs
 from bench.rows.distillation import PUBLISHED
 from bench.rows.sweep import busy_seconds
+from bench.terminal import terminal
 from raydd.config import DistillConfig, SweepConfig
 from raydd.data.feature_rows import CaptionRows, FeatureRows, map_shard
 from raydd.data.features import SplitFeatures
@@ -256,7 +256,7 @@ def main(options: Options) -> int:
         with tempfile.TemporaryDirectory(prefix="raydd-bench-") as folder:
             print(json.dumps(scale.measure(options.at, Path(folder))))
         return 0
-    console, table = Console(), Table(box=None)
+    console, table = terminal(), Table(box=None)
     for count in scale.points:
         command = [sys.executable, "-m", "bench.scaling", options.name, "--at", str(count)]
         process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)

@@ -27,9 +27,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import TrialState
-from rich.console import Console
 from rich.table import Table
 
+from bench.terminal import terminal
 from raydd.tuning import study as studies
 from raydd.tuning.cheap_starts import queue_cheap_starts, trial_with_params
 from raydd.tuning.prices import Cost, Expert, amortised, total
@@ -270,7 +270,7 @@ def main(options: Options) -> int:
         error = gains.std(ddof=1) / len(gains) ** 0.5
         counts = f"{min(trials)} to {max(trials)}" if len(set(trials)) > 1 else str(trials[0])
         table.add_row(sampler, f"{gains.mean():.2f} ± {error:.2f}", counts, f"{seconds:.3f}")
-    Console().print(table)
+    terminal().print(table)
     return 0
 
 

@@ -26,11 +26,12 @@ from raydd.place import home, mlflow_address, open_store, sqlite_file, study_add
 from raydd.plain_files import require_writable_folder
 from raydd.secrets_hidden import hidden, hide_password
 from raydd.terminal.text import count_of
+from raydd.tracking.connection import EXPERIMENT
 
 Command = Literal["run", "sweep", "compare"]
 State = Literal["ok", "warning", "missing"]
 _TRIED_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")  # of addresses of MLflow
-_EXPERIMENT_PATH, _EXPERIMENT = "api/2.0/mlflow/experiments/get-by-name", "experiment_name=raydd"
+_EXPERIMENT_PATH = "api/2.0/mlflow/experiments/get-by-name"
 _ANSWER_SECONDS = 5  # time limit for a database or a server to answer
 _SHARED_MEMORY, _SHARED_BYTES = Path("/dev/shm"), 10**9  # of images that wait for the GPU
 STORE_SECONDS = 20.0  # how long requests to a failing bucket are repeated; a run waits longer
@@ -241,7 +242,8 @@ def _ask_mlflow(address: str) -> None:
     """
     parts = urlsplit(address)
     host = parts.netloc.rpartition("@")[2]  # logging sends the user's credentials; here a refusal is answer enough
-    url = parts._replace(netloc=host, path=f"{parts.path.rstrip('/')}/{_EXPERIMENT_PATH}", query=_EXPERIMENT).geturl()
+    path, query = f"{parts.path.rstrip('/')}/{_EXPERIMENT_PATH}", f"experiment_name={EXPERIMENT}"
+    url = parts._replace(netloc=host, path=path, query=query).geturl()
     try:
         with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS) as answer:
             status, body = answer.status, answer.read()

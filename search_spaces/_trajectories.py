@@ -5,7 +5,7 @@ from typing import Any
 from optuna.trial import Trial
 
 from raydd.config import Config
-from raydd.distill.methods.method import FLICKR30K_100, SIMILARITY
+from raydd.distill.methods.method import FLICKR30K_100, SIMILARITY, Method
 from raydd.presets import PRESETS
 from raydd.settings import flatten
 from search_spaces._students import suggest_students
@@ -59,3 +59,8 @@ def suggest_low_rank(trial: Trial) -> None:
     trial.suggest_categorical("distill.rank", [5, 10, 20])
     trial.suggest_float("distill.alpha", 0.01, 10.0, log=True)
     trial.suggest_float("distill.similarity_lr", 0.005, 0.5, log=True)
+
+
+def without_loss(method: Method) -> dict[str, Any]:
+    """Return a method's settings without its loss, which `suggest_similarity` searches."""
+    return {name: value for name, value in method.settings.items() if name != "distill.loss"}

@@ -6,7 +6,15 @@ from typing import Any
 from optuna.trial import Trial
 
 from raydd.distill.methods.lors import METHOD
-from search_spaces._trajectories import LONGER, OUR_SIMILARITY, OURS, PUBLISHED, suggest_similarity, suggest_trajectory
+from search_spaces._trajectories import (
+    LONGER,
+    OUR_SIMILARITY,
+    OURS,
+    PUBLISHED,
+    suggest_similarity,
+    suggest_trajectory,
+    without_loss,
+)
 
 FIRST: tuple[dict[str, Any], ...] = (
     {**OURS, **OUR_SIMILARITY, "distill.loss": "infonce"},
@@ -20,4 +28,4 @@ def space(trial: Trial) -> Mapping[str, Any]:
     """Suggest the settings of one trial."""
     suggest_trajectory(trial)
     suggest_similarity(trial)
-    return {name: value for name, value in METHOD.settings.items() if name != "distill.loss"}  # which is searched
+    return without_loss(METHOD)

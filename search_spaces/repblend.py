@@ -6,7 +6,15 @@ from typing import Any
 from optuna.trial import Trial
 
 from raydd.distill.methods.repblend import METHOD
-from search_spaces._trajectories import LONGER, OUR_SIMILARITY, OURS, PUBLISHED, suggest_similarity, suggest_trajectory
+from search_spaces._trajectories import (
+    LONGER,
+    OUR_SIMILARITY,
+    OURS,
+    PUBLISHED,
+    suggest_similarity,
+    suggest_trajectory,
+    without_loss,
+)
 
 FIRST: tuple[dict[str, Any], ...] = (
     {**OURS, **OUR_SIMILARITY, "distill.loss": "infonce", "distill.blend_beta": 1.0},
@@ -21,4 +29,4 @@ def space(trial: Trial) -> Mapping[str, Any]:
     suggest_trajectory(trial)
     suggest_similarity(trial)
     trial.suggest_float("distill.blend_beta", 0.2, 5.0, log=True)
-    return {name: value for name, value in METHOD.settings.items() if name != "distill.loss"}  # which is searched
+    return without_loss(METHOD)
