@@ -26,7 +26,6 @@ from raydd.place import home, mlflow_address, open_store, sqlite_file, study_add
 from raydd.plain_files import require_writable_folder
 from raydd.secrets_hidden import hidden, hide_password
 from raydd.terminal.text import count_of
-from raydd.tracking.connection import EXPERIMENT
 
 Command = Literal["run", "sweep", "compare"]
 State = Literal["ok", "warning", "missing"]
@@ -242,8 +241,8 @@ def _ask_mlflow(address: str) -> None:
     """
     parts = urlsplit(address)
     host = parts.netloc.rpartition("@")[2]  # logging sends the user's credentials; here a refusal is answer enough
-    path, query = f"{parts.path.rstrip('/')}/{_EXPERIMENT_PATH}", f"experiment_name={EXPERIMENT}"
-    url = parts._replace(netloc=host, path=path, query=query).geturl()
+    path = f"{parts.path.rstrip('/')}/{_EXPERIMENT_PATH}"
+    url = parts._replace(netloc=host, path=path, query="experiment_name=raydd").geturl()  # any name is answered
     try:
         with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS) as answer:
             status, body = answer.status, answer.read()
