@@ -127,8 +127,8 @@ def _system_error_message(error: OSError) -> str:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if arguments[:1] == ["help"]:  # `raydd help COMMAND SECTION` is `raydd COMMAND --help SECTION`
-        arguments = [*arguments[1:2], "--help", *arguments[2:]]
+    if arguments[:1] == ["help"]:
+        arguments = _as_help_flag(arguments[1:])
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0
@@ -237,6 +237,15 @@ def _settings_below_flags(kind: type[Any], arguments: list[str], prog: str) -> C
             )
         return config
     return load(parsed.config, parsed.preset, overrides, kind.defaults)
+
+
+def _as_help_flag(words: list[str]) -> list[str]:
+    """Return `COMMAND --help SECTION` for the words after `raydd help`: COMMAND SECTION, or SECTION alone."""
+    from raydd.cli_help import TOPICS
+
+    if words and words[0] in TOPICS and words[0] not in COMMANDS:
+        words = ["run", *words]
+    return [*words[:1], "--help", *words[1:]]
 
 
 def _help(name: str, command: ModuleType, arguments: list[str], help_flag: str) -> str:
