@@ -146,6 +146,13 @@ def test_help_lists_the_presets(capsys: pytest.CaptureFixture[str]):
     assert set(PRESETS) <= set(re.findall(r"^  ([\w-]+)(?= |$)", shown, re.MULTILINE))
 
 
+@pytest.mark.parametrize("topic", ["preset", "pixels"])
+def test_help_of_a_section_needs_no_command(topic: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["help", "run", topic]) == main(["help", topic]) == 0
+    of_command, alone = capsys.readouterr().out.strip().split(f"\n{topic}: ")
+    assert f"{topic}: {alone}" == of_command.strip()
+
+
 def test_help_needs_neither_torch_nor_ray():
     code = "import sys; from raydd.cli import main; main(['sweep', '--help']); print({'torch', 'ray'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -19,6 +19,7 @@ class CompareConfig:
         "herding",
         "k-center",
         "forgetting",
+        "k-means",
         "mtt-vl",
         "tesla-vl",
         "lors",

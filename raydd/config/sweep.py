@@ -38,7 +38,7 @@ class SweepConfig:
     """Start no new trials once this many trials in a row gained less than `sweep.plateau_gain` (0: no limit)."""
     plateau_gain: Annotated[float, Between(0, 100)] = 0.5
     """Gain over the best trial so far, in points of val r_mean, from which a trial counts as better. Other start pairs
-    alone change r_mean by about a point."""
+    alone change r_mean by some tenths of a point to a point."""
     warm_start: str = ""
     """Another sweep in the same `place.study` database, whose best trials a new sweep tries first: NAME, or NAME:K for
     the best K (default 5)."""
