@@ -43,6 +43,7 @@ _SCRIPT_SETTINGS = {
     "distill.loss": "wbce",
     "distill.fit_rates": False,
     "students.rate": "published",
+    "students.batch_size": 128,
     "students.weight_decay": 5e-4,
     "distill.optimizer": "sgd",
     "distill.momentum": 0.5,
@@ -189,6 +190,7 @@ _EARLIER = Preset(
         "distill.rate_lr": 0.02,
         "distill.range_pull": 0.03,
         "pixels.steps": 200,
+        "students.batch_size": 128,
         "students.weight_decay": 5e-4,
     },
 )
@@ -270,6 +272,7 @@ _PHOTOGRAPHS = Preset(
         "distill.minibatch": 80,
         "distill.image_size": 112,
         "distill.image_lr": 0.0,
+        "students.batch_size": 128,
         "students.weight_decay": 0.0025,
     },
 )

@@ -103,7 +103,8 @@ def test_a_recipe_is_named_by_what_it_reads_and_by_nothing_that_is_neutral() -> 
 
     assert content() == content(batch_size=99) == {}
     assert content(batch_size=98) == {"batch_size": 98}
-    assert content(500) == {"batch_size": 128}
+    assert content(500, batch_size=128) == {"batch_size": 128}
+    assert content(500) == {}  # one minibatch an epoch, so weight decay acts as often as on fewer pairs
     assert content(weight_decay=5e-3) == {"weight_decay": 5e-3}
     assert content(momentum=0.0, rate="published") == {"momentum": 0.0}
     assert content(rate="published", epochs=3) == {"rate": "published", "epochs": 3}

@@ -14,7 +14,7 @@ Differences from the paper:
 - The paper's eNCE, which is InfoNCE against the learned similarity, is `--distill.loss infonce`.
 """
 
-from raydd.distill.methods.method import FLICKR30K_100, SIMILARITY, STEPS, Method
+from raydd.distill.methods.method import FLICKR30K_100, SCRIPTS, SIMILARITY, Method
 
 METHOD = Method(
     paper="Xu et al., Low-Rank Similarity Mining for Multimodal Dataset Distillation, ICML 2024, arXiv:2406.03793",
@@ -25,7 +25,7 @@ METHOD = Method(
         "distill.gradient": "constant-memory",
         "distill.matched": "both-heads",
     },
-    published={**FLICKR30K_100, **SIMILARITY, **STEPS},
+    published={**FLICKR30K_100, **SIMILARITY, **SCRIPTS},
     protocol={"evaluate.checks": 11},
     space="lors",
 )

@@ -13,7 +13,7 @@ FLICKR30K_100: Mapping[str, Any] = {
     "distill.start_rate": 0.1,
     "students.weight_decay": 5e-4,
 }
-STEPS: Mapping[str, Any] = {"distill.steps": 3000}
+SCRIPTS: Mapping[str, Any] = {"distill.steps": 3000, "students.batch_size": 128}
 SIMILARITY: Mapping[str, Any] = {"distill.rank": 10, "distill.alpha": 3.0}
 
 

@@ -16,7 +16,7 @@ Differences from the paper:
   photographs, all different; in the code they start from augmented crops, and may use an image twice.
 """
 
-from raydd.distill.methods.method import FLICKR30K_100, STEPS, Method
+from raydd.distill.methods.method import FLICKR30K_100, SCRIPTS, Method
 from raydd.presets import MTT_VL_TEMPERATURE
 
 METHOD = Method(
@@ -30,7 +30,7 @@ METHOD = Method(
         "distill.minibatch_order": "random",
     },
     # The README of the reference code has the same numbers, but minibatches of up to 100 pairs.
-    published={**FLICKR30K_100, **STEPS, "distill.minibatch": 100, "distill.temperature": MTT_VL_TEMPERATURE},
+    published={**FLICKR30K_100, **SCRIPTS, "distill.minibatch": 100, "distill.temperature": MTT_VL_TEMPERATURE},
     protocol={"students.epochs": 50, "students.batch_size": 64, "evaluate.choice": "last"},
     space="mtt_vl",
 )

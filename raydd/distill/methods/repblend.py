@@ -16,7 +16,7 @@ Differences from the paper:
   `distill.fit_rates` then multiplies the result by the power of two that is best on val.
 """
 
-from raydd.distill.methods.method import FLICKR30K_100, SIMILARITY, STEPS, Method
+from raydd.distill.methods.method import FLICKR30K_100, SCRIPTS, SIMILARITY, Method
 
 METHOD = Method(
     paper="Zhang et al., NeurIPS 2025, arXiv:2505.14705",
@@ -29,7 +29,7 @@ METHOD = Method(
     published={
         **FLICKR30K_100,
         **SIMILARITY,
-        **STEPS,
+        **SCRIPTS,
         "distill.blend_beta": 1.0,
         "distill.gradient": "constant-memory",
     },

@@ -15,7 +15,7 @@ Differences from the paper:
   the published ones are for pixels. The presets use those of the script.
 """
 
-from raydd.distill.methods.method import FLICKR30K_100, STEPS, Method
+from raydd.distill.methods.method import FLICKR30K_100, SCRIPTS, Method
 
 METHOD = Method(
     paper="Cui et al., ICML 2023, arXiv:2211.10586, on image-caption pairs as in Xu et al., ICML 2024",
@@ -26,7 +26,7 @@ METHOD = Method(
         "distill.gradient": "constant-memory",
         "distill.matched": "both-heads",
     },
-    published={**FLICKR30K_100, **STEPS},
+    published={**FLICKR30K_100, **SCRIPTS},
     protocol={"evaluate.checks": 11},
     space="tesla_vl",
 )
