@@ -147,8 +147,9 @@ def row_entry(
         entry_id = source.name if isinstance(source, FileImage) else name
     captions = tuple(text for column in columns.captions for text in as_captions(_caption_texts(row[column])))
     split = split_named(str(row[columns.split]), location) if columns.split else default_split
+    group = row[columns.group] if columns.group else None
     named = has_id or isinstance(source, FileImage)
-    return Entry(split, str(entry_id), source, captions, str((columns.group and row[columns.group]) or ""), named)
+    return Entry(split, str(entry_id), source, captions, "" if group is None else str(group), named)
 
 
 def joined_listing(name: str, files: Iterable[tuple[list[Entry], list[Problem]]]) -> Listing:

@@ -31,3 +31,8 @@ def test_numbered_captions_are_found_regardless_of_case(case: Any) -> None:
 def test_a_column_that_only_contains_the_word_is_another_one() -> None:
     entry = entry_of({"image": "a.png", "caption": "one", "split_by": "test", "groups": "red"})
     assert (entry.split, entry.group) == ("train", "")
+
+
+@pytest.mark.parametrize(("value", "group"), [(0, "0"), (False, "False"), ("red", "red"), ("", ""), (None, "")])
+def test_only_an_empty_group_is_none(value: Any, group: str) -> None:
+    assert entry_of({"image": "a.png", "caption": "one", "group": value}).group == group
