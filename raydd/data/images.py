@@ -165,8 +165,12 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise ImageError("unreadable image", name, "its pixels are floating-point numbers; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # up to 32 bits per pixel, which convert() would clip at 255
         values = np.asarray(image).astype(np.int64)
-        eight_bits = image.mode == "I" and int(values.max()) <= 255
-        image = Image.fromarray((values if eight_bits else values >> 8).clip(0, 255).astype(np.uint8))
+        least, largest = int(values.min()), int(values.max())
+        if least < 0 or largest > 65_535:
+            detail = f"its pixels are numbers from {least} to {largest}; save it with 8 or 16 bits"
+            raise ImageError("unreadable image", name, detail)
+        eight_bits = image.mode == "I" and largest <= 255
+        image = Image.fromarray((values if eight_bits else values >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

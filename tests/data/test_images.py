@@ -177,3 +177,15 @@ def test_floating_point_pixels_are_refused() -> None:
 def test_small_numbers_in_32_bits_are_not_black() -> None:
     image = Image.fromarray(np.full((8, 8), 200, np.int32))
     assert np.asarray(open_image(encoded(image, "TIFF"))).mean() == 200
+
+
+@pytest.mark.parametrize(("least", "largest"), [(0, 65_536), (-1, 255), (-(2**31), 2**31 - 1)])
+def test_numbers_beyond_16_bits_are_refused(least: int, largest: int) -> None:
+    image = encoded(Image.fromarray(np.array([[least, 0], [7, largest]], np.int32)), "TIFF")
+    with pytest.raises(ImageError, match=rf"unreadable image \(its pixels are numbers from {least} to {largest}; save"):
+        open_image(image)
+
+
+def test_numbers_of_16_bits_in_32_bits_keep_their_greys() -> None:
+    image = encoded(Image.fromarray(np.array([[0, 256], [32_768, 65_535]], np.int32)), "TIFF")
+    assert np.asarray(open_image(image))[..., 0].tolist() == [[0, 1], [128, 255]]
