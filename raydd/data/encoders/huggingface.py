@@ -1,4 +1,4 @@
-"""Text encoders of Hugging Face transformers: `hf:MODEL`. The token states are pooled to one vector."""
+"""Text encoders of Hugging Face transformers: `hf:MODEL` or `hf:FOLDER`. The token states are pooled to one vector."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +13,7 @@ from raydd.data.encoders.package_files import minilm_folder
 from raydd.data.encoders.towers import CPU_CAPTIONS, TextTower, pool
 from raydd.data.encoders.weights import content_identity, hub_access, path_of, seed_of, seeded
 from raydd.errors import ConfigError, DataError
+from raydd.outside import hugging_face_folder
 
 _SETTING = "encoders.text_weights"
 _LONGEST = 512  # tokens; captions are far shorter, and some tokenizers have no limit
@@ -25,12 +26,12 @@ def load_hf(argument: str, config: EncodersConfig, device: str) -> TextTower:
         ConfigError: random weights are requested, but the model's configuration is not available.
         DataError: the weights cannot be obtained, or the folder holds no model.
     """
-    folder = path_of(config.text_weights, _SETTING) or Path(argument)
-    seed = seed_of(config.text_weights, _SETTING)
+    weights, seed = path_of(config.text_weights, _SETTING), seed_of(config.text_weights, _SETTING)
+    folder = weights or hugging_face_folder(f"hf:{argument}") or Path(argument)
     if folder.is_dir():
         return load_folder(folder, config.text_pooling, "mean", device, seed=seed)
-    if folder.is_file():
-        raise _no_folder_error(folder)
+    if folder.is_file() or folder.is_absolute():
+        raise _no_folder_error(folder, _SETTING if weights else "encoders.text")
     return _load_named(argument, config, "mean", device)
 
 
@@ -59,9 +60,15 @@ def load_bert(argument: str, config: EncodersConfig, device: str) -> TextTower: 
     return _build_tower(model, tokenizer, config.text_pooling, "cls", device)
 
 
-def hf_identity(argument: str) -> str:
-    """Return the model's name on the hub, or the hash of its folder."""
-    return content_identity(Path(argument)) if Path(argument).is_dir() else argument
+def folder_identity(argument: str) -> str:
+    """Return the hash of the folder that `hf:FOLDER` names; "" for a model of the hub, or if the folder is missing."""
+    folder = hugging_face_folder(f"hf:{argument}")
+    return content_identity(folder) if folder and folder.is_dir() else ""
+
+
+def hf_name(argument: str) -> str:
+    """Return the model's name on the hub; "" for a folder, which its content identifies."""
+    return "" if hugging_face_folder(f"hf:{argument}") else argument
 
 
 def load_folder(folder: Path, pooling: str, default_pooling: str, device: str, *, seed: int | None = None) -> TextTower:
@@ -163,8 +170,8 @@ def _without_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _no_folder_error(path: Path) -> DataError:
+def _no_folder_error(path: Path, setting: str = _SETTING) -> DataError:
     return DataError(
-        f"{_SETTING} {path} is not a folder, but a text model needs its tokenizer next to its weights. "
+        f"{setting} {path} is not a folder, but a text model needs its tokenizer next to its weights. "
         "Give the folder that holds config.json, the weights and the tokenizer's files."
     )

@@ -1,3 +1,5 @@
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,30 @@ def test_identity_follows_folder_and_pooling(folder: Path, tmp_path: Path) -> No
         text_identity(EncodersConfig(text="hf:bert-base-uncased")),
     }
     assert len(identities) == 4
+
+
+def test_a_folder_is_one_encoder_wherever_it_is(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("one/m", "other/m", "home/m"):
+        shutil.copytree(folder, tmp_path / place)
+    monkeypatch.chdir(tmp_path / "one")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    names = [f"hf:{tmp_path}/one/m", f"hf:{tmp_path}/other/m/", "hf:m", "hf:./m", "hf:../other/m", "hf:~/m"]
+    encoders = [EncodersConfig(text=name) for name in names]
+    (identity,) = {text_identity(encoder) for encoder in encoders}
+    assert identity.startswith("hf:m ")
+    features = [load_text_encoder(encoder).encode(["a dog"]) for encoder in encoders]
+    assert all(torch.equal(each, features[0]) for each in features)
+    random = replace(encoders[0], text_weights="random:0")
+    before = text_identity(random)
+    (tmp_path / "one/m/config.json").write_text("{}")  # another architecture
+    assert text_identity(encoders[0]) != identity
+    assert text_identity(random) != before
+    assert text_identity(replace(encoders[0], text="hf:someone/m")) == "hf:someone/m someone/m"
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"encoders.text {tmp_path}/nowhere is not a folder"):
+        load_text_encoder(EncodersConfig(text=f"hf:{tmp_path}/nowhere"))
 
 
 def test_a_file_or_an_empty_folder_is_refused(tmp_path: Path) -> None:
