@@ -1,4 +1,7 @@
-"""Text encoders of Hugging Face transformers: `hf:MODEL` or `hf:FOLDER`. The token states are pooled to one vector."""
+"""Text encoders of Hugging Face transformers: `hf:MODEL`, `hf:MODEL@REVISION` or `hf:FOLDER`.
+
+The token states are pooled to one vector.
+"""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,10 +23,11 @@ _LONGEST = 512  # tokens; captions are far shorter, and some tokenizers have no 
 
 
 def load_hf(argument: str, config: EncodersConfig, device: str) -> TextTower:
-    """Load a model by its name on the hub or from its folder, with mean pooling by default.
+    """Load a model by its name on the hub (MODEL@REVISION) or from its folder, with mean pooling by default.
 
     Raises:
-        ConfigError: random weights are requested, but the model's configuration is not available.
+        ConfigError: the name ends with an @, or random weights are requested, but the model's configuration is not
+            available.
         DataError: the weights cannot be obtained, or the folder holds no model.
     """
     weights, seed = path_of(config.text_weights, _SETTING), seed_of(config.text_weights, _SETTING)
@@ -32,7 +36,10 @@ def load_hf(argument: str, config: EncodersConfig, device: str) -> TextTower:
         return load_folder(folder, config.text_pooling, "mean", device, seed=seed)
     if folder.is_file() or folder.is_absolute():
         raise _no_folder_error(folder, _SETTING if weights else "encoders.text")
-    return _load_named(argument, config, "mean", device)
+    name, at, revision = argument.partition("@")
+    if at and not (name and revision):
+        raise ConfigError(f"encoders.text hf:{argument} names no revision of a model. Write hf:MODEL@REVISION.")
+    return _load_named(name, config, "mean", device, revision)
 
 
 def load_bert(argument: str, config: EncodersConfig, device: str) -> TextTower:  # noqa: ARG001
@@ -67,7 +74,7 @@ def folder_identity(argument: str) -> str:
 
 
 def hf_name(argument: str) -> str:
-    """Return the model's name on the hub; "" for a folder, which its content identifies."""
+    """Return the model's name on the hub and the revision if there is one; "" for a folder, which has its content."""
     return "" if hugging_face_folder(f"hf:{argument}") else argument
 
 
@@ -98,20 +105,23 @@ def load_folder(folder: Path, pooling: str, default_pooling: str, device: str, *
     return _build_tower(model, tokenizer, pooling, default_pooling, device)
 
 
-def _load_named(name: str, config: EncodersConfig, default_pooling: str, device: str) -> TextTower:
+def _load_named(name: str, config: EncodersConfig, default_pooling: str, device: str, revision: str = "") -> TextTower:
+    """Load a model of the hub at a branch, tag or commit; without one, at its branch main."""
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-    seed = seed_of(config.text_weights, _SETTING)
+    seed, at_revision = seed_of(config.text_weights, _SETTING), {"revision": revision} if revision else {}
+    shown_name = f"hf:{name}@{revision}" if revision else f"hf:{name}"
+    architecture = AutoModel if seed is None else AutoConfig
     try:
-        with hub_access(f"the weights hf:{name}", _SETTING), _without_progress_bars():
-            tokenizer = AutoTokenizer.from_pretrained(name)
-            model_or_config = AutoModel.from_pretrained(name) if seed is None else AutoConfig.from_pretrained(name)
+        with hub_access(f"the weights {shown_name}", _SETTING), _without_progress_bars():
+            tokenizer = AutoTokenizer.from_pretrained(name, **at_revision)
+            model_or_config = architecture.from_pretrained(name, **at_revision)
     except DataError as error:
         if seed is None:
             raise
         raise ConfigError(
-            f"hf:{name} with random weights still needs that model's configuration and tokenizer, which are not here. "
-            "Use bert or minilm, or hf:FOLDER with config.json and the tokenizer's files in it."
+            f"{shown_name} with random weights still needs the model's configuration and tokenizer, which are not "
+            "here. Use bert or minilm, or hf:FOLDER with config.json and the tokenizer's files in it."
         ) from error
     with seeded(seed):
         model = model_or_config if seed is None else AutoModel.from_config(model_or_config)

