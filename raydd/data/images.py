@@ -16,6 +16,9 @@ MOST_BYTES = 2**29  # of an encoded image: as many as Pillow's pixel limit takes
 # Formats of photographs. Pillow's other formats are not allowed: some of them run programs (EPS) or fetch files.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
+# Endings of their files, in lower case.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+
 # How an image with each value of EXIF's orientation is turned upright.
 _TURNED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
