@@ -11,6 +11,7 @@ import base64
 import hashlib
 import importlib
 import importlib.util
+import os
 import shlex
 import signal
 import sys
@@ -25,6 +26,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from raydd.errors import ConfigError, RayddError, nearest, shown
+from raydd.plain_files import expanded
 
 Kind = TypeVar("Kind")
 Given = ParamSpec("Given")
@@ -37,10 +39,11 @@ CODE_SETTINGS = ("data.reader", "encoders.image", "encoders.text", "distill.meth
 """Settings whose value can name a user's code."""
 
 JOINED = "joined:"
+_HUGGING_FACE = "hf:"
 _DOWNLOAD_PREFIXES: Mapping[str, tuple[str, ...]] = {
     "encoders.image": ("timm:", "open_clip:"),
-    "encoders.text": ("hf:", "open_clip:"),
-    "data.reader": ("hf:",),
+    "encoders.text": (_HUGGING_FACE, "open_clip:"),
+    "data.reader": (_HUGGING_FACE,),
 }
 
 
@@ -200,19 +203,49 @@ def source_identity(name: str) -> str:
 
 
 def without_folder(name: str) -> str:
-    """Return the name without a file's folder, for fingerprints of records, which must not depend on that folder."""
+    """Return the name without the folder of a file or of an `hf:FOLDER`, for fingerprints of records.
+
+    These must not depend on where the file or the folder is.
+    """
     if name.startswith(JOINED):
         return JOINED + ",".join(map(without_folder, name.removeprefix(JOINED).split(",")))
+    if folder := hugging_face_folder(name):
+        return f"{_HUGGING_FACE}{folder.name}"
     source, colon, attribute = name.rpartition(":")
     return f"{Path(source).name}:{attribute}" if colon and source.endswith(".py") else name
 
 
-def with_folder(name: str) -> str:
-    """Return the name with a file's absolute path, for processes in another folder; other names stay as they are."""
+def with_folder(name: str, setting: str) -> str:
+    """Return the name with the absolute path of a file or an `hf:FOLDER`, for processes in another folder.
+
+    Other names stay as they are.
+
+    Args:
+        name: the value of a setting.
+        setting: the setting; only for some settings `hf:` is not a module.
+    """
     if name.startswith(JOINED):
-        return JOINED + ",".join(map(with_folder, name.removeprefix(JOINED).split(",")))
+        return JOINED + ",".join(with_folder(part, setting) for part in name.removeprefix(JOINED).split(","))
+    if _HUGGING_FACE in _DOWNLOAD_PREFIXES.get(setting, ()) and (folder := hugging_face_folder(name)):
+        return f"{_HUGGING_FACE}{folder}"
     source, colon, attribute = name.rpartition(":")
     return f"{Path(source).expanduser().absolute()}:{attribute}" if colon and source.endswith(".py") else name
+
+
+def hugging_face_folder(name: str) -> Path | None:
+    """Return the absolute path of the folder of `hf:FOLDER`; None for another name, such as a model of the hub.
+
+    A relative path is one of a folder only if that folder exists, since a model of the hub may have the same form.
+
+    Raises:
+        ConfigError: the path begins with the home folder of an unknown user.
+    """
+    argument = name.removeprefix(_HUGGING_FACE)
+    if argument == name or not argument:
+        return None
+    path = expanded(argument, f"The folder in {_HUGGING_FACE}")
+    is_folder = path.is_absolute() or os.path.isdir(path)  # noqa: PTH112 - a Path raises an error for long names
+    return Path(os.path.abspath(path)) if is_folder else None  # noqa: PTH100 - a Path would keep '..'
 
 
 def names_code(name: str, setting: str = "") -> bool:

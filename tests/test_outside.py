@@ -22,6 +22,7 @@ from raydd.outside import (
     outside,
     require_trusted,
     source_identity,
+    with_folder,
     without_folder,
 )
 
@@ -202,6 +203,20 @@ def test_a_name_without_its_folder():
         "a.b:c",
         "open_clip:M/w",
     ]
+
+
+def test_an_hf_folder_loses_its_path_for_records_and_gets_it_for_workers(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder))
+    for path in ("m/n", "hf:f"):
+        (folder / path).mkdir(parents=True)
+    names = {"hf:m/n": "hf:n", "hf:~/m": "hf:m", f"hf:{folder}/m/../m/": "hf:m", "hf:/not/here": "hf:here"}
+    assert {name: without_folder(name) for name in names} == names
+    assert with_folder("hf:m/n", "encoders.text") == with_folder("hf:m/n", "data.reader") == f"hf:{folder}/m/n"
+    assert with_folder("hf:~/m", "encoders.text") == f"hf:{folder}/m"
+    assert with_folder("hf:m", "encoders.image") == "hf:m"  # for images hf: is a module
+    hub = ["hf:", "hf:someone/model", "hf:model@v1", "hf:\0", f"hf:{'x' * 5000}", "m/n"]
+    assert [without_folder(name) for name in hub] == [with_folder(name, "encoders.text") for name in hub] == hub
 
 
 EVIL = [

@@ -21,7 +21,7 @@ def settled(config: Config, *, cpus: float, gpus: float) -> Config:
         config,
         {
             # A worker may have another current folder.
-            **{name: with_folder(settings[name]) for name in CODE_SETTINGS},
+            **{name: with_folder(settings[name], name) for name in CODE_SETTINGS},
             "place.home": str(home(place)),
             "place.store": str(store.folder) if store.folder else store.root,
             "place.mlflow": mlflow_address(place),

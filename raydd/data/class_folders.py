@@ -4,11 +4,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from raydd.data.images import FileImage
+from raydd.data.images import SUFFIXES, FileImage
 from raydd.errors import DataError
 from raydd.plain_files import is_plain, read_file
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 NAMES = "classes.json"
 _MOST_NAMES = 2**26  # maximum size of the file, in bytes
 

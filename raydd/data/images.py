@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from raydd.errors import DataError
 from raydd.plain_files import read_file
@@ -15,6 +15,20 @@ MOST_BYTES = 2**29  # of an encoded image: as many as Pillow's pixel limit takes
 
 # Formats of photographs. Pillow's other formats are not allowed: some of them run programs (EPS) or fetch files.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+
+# Endings of their files, in lower case.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+
+# How an image with each value of EXIF's orientation is turned upright.
+_TURNED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 # Largest difference between two channels (0 to 255) in an image that counts as grey: JPEG leaves some in grey images.
 GREY_TOLERANCE = 6
@@ -149,15 +163,31 @@ def _decode(content: bytes, name: str) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode == "F":
         raise ImageError("unreadable image", name, "its pixels are floating-point numbers; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # up to 32 bits per pixel, which convert() would clip at 255
         values = np.asarray(image).astype(np.int64)
-        eight_bits = image.mode == "I" and int(values.max()) <= 255
-        image = Image.fromarray((values if eight_bits else values >> 8).clip(0, 255).astype(np.uint8))
+        least, largest = int(values.min()), int(values.max())
+        if least < 0 or largest > 65_535:
+            detail = f"its pixels are numbers from {least} to {largest}; save it with 8 or 16 bits"
+            raise ImageError("unreadable image", name, detail)
+        eight_bits = image.mode == "I" and largest <= 255
+        image = Image.fromarray((values if eight_bits else values >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn an image upright by its EXIF orientation; if that cannot be read, the image stays as it is stored.
+
+    Pillow's `exif_transpose` also writes the EXIF anew, which fails if any other part of it is damaged.
+    """
+    try:
+        turned = _TURNED.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # on damaged EXIF Pillow raises SyntaxError, struct.error, ...
+        turned = None
+    return image if turned is None else image.transpose(turned)

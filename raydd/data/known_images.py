@@ -33,7 +33,7 @@ from raydd.data.images import ImageSource
 from raydd.errors import RecordError
 from raydd.store import Record, Store
 
-VERSION = 1  # of the file format and of what counts as a fault
+VERSION = 2  # of the file format and of what counts as a fault
 MOST_DATA_SETS = 32  # data sets that a machine remembers; those not opened for the longest time are deleted
 DIGEST_BYTES = 16  # of an image's SHA-256: enough that no two images of a disk share them by chance
 _MERGED = "known.safetensors"

@@ -7,7 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 from raydd.config import DataConfig
-from raydd.data.readers import csv_files, parquet_files, tar_shards, txt_files
+from raydd.data.images import SUFFIXES
+from raydd.data.readers import csv_files, parquet_files, txt_files
 from raydd.data.readers.arrow_files import SAVED
 from raydd.data.readers.folders import files_below, root_folder
 from raydd.errors import DataError
@@ -101,7 +102,7 @@ def _holds_images(shard: Path) -> bool:
         if not is_plain(shard, shard.parent):
             return False
         with tarfile.open(shard, "r:") as tar:
-            return any(member.name.lower().endswith(tar_shards.IMAGE_ENDINGS) for member in islice(tar, _MOST))
+            return any(member.name.lower().endswith(SUFFIXES) for member in islice(tar, _MOST))
     except (tarfile.TarError, OSError):
         return False
 

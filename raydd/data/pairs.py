@@ -1,55 +1,25 @@
 """Image-caption pairs in three splits, which every later stage reads."""
 
-import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raydd.config import DataConfig
-from raydd.data.checking import (
-    GREY,
-    Check,
-    check_images,
-    check_on_threads,
-    check_texts,
-    content_fingerprint,
-    in_utf8,
-    refuse,
-    summarise,
-)
-from raydd.data.image_paths import ImagePaths, confined, find_images
+from raydd.data.checking import Check, check_images, check_on_threads, content_fingerprint, in_utf8, refuse, summarise
+from raydd.data.image_paths import ImagePaths, find_images
 from raydd.data.images import FileImage, ImageSource
-from raydd.data.joining import join_images
+from raydd.data.judging import DigestedEntries, held_out_twice, judge_images, judge_texts, without_held_out
 from raydd.data.listing import SPLITS, Entry, Listing, Problem, Split
 from raydd.data.pairs_record import Listed, OpenedSplit, open_pairs, require_known_sources, write_pairs
 from raydd.data.readers import find_reader, require_columns
-from raydd.data.splits import cut, shared_images
+from raydd.data.splits import cut
 from raydd.errors import DataError
 from raydd.progress import Progress, silent
 from raydd.store import Store
-
-_MARKS = re.compile(r"[.!\"()*#:;~]")
-_SPACES = re.compile(r"\s+")
-
-
-def clean_caption(caption: str, max_words: int) -> str:
-    """Return a caption in lower case, with spaces for the marks . ! " ( ) * # : ; ~, truncated to `max_words` words.
-
-    Runs of spaces become one space. The published runs truncate to 60 words in training, and to 60 (Flickr30k) or 30
-    (COCO) in evaluation.
-
-    >>> clean_caption("Two dogs (one black): running!", 4)
-    'two dogs one black'
-    """
-    words = _SPACES.sub(" ", _MARKS.sub(" ", caption.lower())).strip().split(" ")
-    return " ".join(words[:max_words])
-
-
-DUPLICATE = "duplicate image"
 
 
 @dataclass(frozen=True)
@@ -154,33 +124,19 @@ def load_data(
     require_columns(config)
     listing = find_reader(config.reader)(config)
     require_known_sources(listing.entries, config.reader)
-    entries, outside_problems = confined(listing.entries, config)
-    entries, text_problems = check_texts(_clean_captions(entries, config.caption_words))
-    problems = [*listing.problems, *outside_problems, *text_problems]
+    entries, problems = judge_texts(listing, config)
     if config.bad_pairs == "refuse":
         refuse(problems, "data.bad_pairs")  # before the images are checked, which takes longer
     data_set = "\n".join((config.reader, str(ImagePaths.of(config).folders), config.name))
     checked = check_images([entry.image for entry in entries], data_set, store, progress, check)
-    image_problems = [
-        Problem(kind, entries[number].id, detail, kind != GREY or config.grey_images == "skip")
-        for number, (kind, detail) in sorted(checked.faults.items())
-    ]
-    bad_problems, grey_problems = (
-        [problem for problem in image_problems if (problem.kind == GREY) == is_grey] for is_grey in (False, True)
-    )
-    left_out = {index for index, (kind, _) in checked.faults.items() if kind != GREY or config.grey_images == "skip"}
-    usable = _DigestedEntries(entries, checked.digests).without(left_out)
-    joined_entries, digests, duplicate_problems = join_images(usable.entries, usable.digests)
-    usable = _DigestedEntries(joined_entries, digests)
+    judged = judge_images(entries, checked.digests, checked.faults, config)
     if config.bad_pairs == "refuse":
-        refuse([*bad_problems, *duplicate_problems], "data.bad_pairs")
+        refuse(judged.bad, "data.bad_pairs")
     if config.grey_images == "refuse":
-        refuse(grey_problems, "data.grey_images")
-    remaining_ids = {entry.id for entry in joined_entries}
-    problems += [*bad_problems, *duplicate_problems]
-    problems += [problem for problem in grey_problems if problem.left_out or problem.which in remaining_ids]
-    _require_splits(usable.entries, listing, config, problems)
-    usable, shared_problems, notes = _complete_splits(usable, config)
+        refuse(judged.grey, "data.grey_images")
+    problems += [*judged.bad, *judged.grey]
+    _require_splits(judged.usable.entries, listing, config, problems)
+    usable, shared_problems, notes = _complete_splits(judged.usable, config)
     problems += shared_problems
     _require_splits(usable.entries, listing, config, problems)
     by_split: dict[Split, list[Entry]] = {
@@ -217,29 +173,6 @@ def open_data(listing: str, config: DataConfig, store: Store) -> DataSet:
     )
 
 
-@dataclass(frozen=True)
-class _DigestedEntries:
-    """Entries with the digests of their images, shape (n, 2)."""
-
-    entries: Sequence[Entry]
-    digests: NDArray[np.int64]
-
-    def without(self, indices: Collection[int]) -> "_DigestedEntries":
-        if not indices:
-            return self
-        remaining = [index for index in range(len(self.entries)) if index not in indices]
-        return _DigestedEntries([self.entries[index] for index in remaining], self.digests[remaining])
-
-
-def _clean_captions(entries: Sequence[Entry], max_words: int) -> Sequence[Entry]:
-    if not max_words:
-        return entries
-    return [
-        replace(entry, captions=tuple(clean_caption(caption, max_words) for caption in entry.captions))
-        for entry in entries
-    ]
-
-
 def _require_splits(
     entries: Sequence[Entry], listing: Listing, config: DataConfig, problems: Sequence[Problem]
 ) -> None:
@@ -272,40 +205,25 @@ def _suggest_folder(listing: Listing, config: DataConfig) -> str:
 
 
 def _complete_splits(
-    usable: _DigestedEntries, config: DataConfig
-) -> tuple[_DigestedEntries, list[Problem], tuple[str, ...]]:
+    usable: DigestedEntries, config: DataConfig
+) -> tuple[DigestedEntries, list[Problem], tuple[str, ...]]:
     """Cut the splits that are missing, and leave the images of val and test out of train.
 
     Returns:
         The remaining entries, a problem for each image that splits share, and notes on the splits that were cut.
     """
-    problems: dict[str, Problem] = {}
     notes = []
     missing: list[Split] = [split for split in ("test", "val") if all(entry.split != split for entry in usable.entries)]
-    usable = _separate_train(usable, config, problems)  # before a split is cut, so that no image of test gets into val
+    usable, problems = without_held_out(usable, config)  # before a cut, so that no image of test gets into val
     for split in missing:
         if all(entry.split != "train" for entry in usable.entries):  # all are held out: refused with the reason
             break
-        usable = _DigestedEntries(cut(usable.entries, split, config.val_share, config.seed), usable.digests)
+        usable = DigestedEntries(cut(usable.entries, split, config.val_share, config.seed), usable.digests)
         count = Counter(entry.split for entry in usable.entries)[split]
         notes.append(
             f"{split}: {count} images cut from train by seed {config.seed}, since the data set has no {split} split"
         )
-        usable = _separate_train(usable, config, problems)
-    for index, other_index in shared_images(usable.entries, usable.digests, "val", ("test",)).items():
-        problems[usable.entries[index].id] = _duplicate_problem(usable, index, other_index, left_out=False)
-    return usable, list(problems.values()), tuple(notes)
-
-
-def _separate_train(usable: _DigestedEntries, config: DataConfig, problems: dict[str, Problem]) -> _DigestedEntries:
-    """Record a problem for each training image that is also in test or val; leave it out unless it is to be kept."""
-    shared = shared_images(usable.entries, usable.digests, "train", ("test", "val"))
-    leave_out = config.duplicates == "leave-out-of-train"
-    for index, other_index in shared.items():
-        problems[usable.entries[index].id] = _duplicate_problem(usable, index, other_index, left_out=leave_out)
-    return usable.without(shared) if leave_out else usable
-
-
-def _duplicate_problem(usable: _DigestedEntries, index: int, other_index: int, *, left_out: bool) -> Problem:
-    entry, twin = usable.entries[index], usable.entries[other_index]
-    return Problem(DUPLICATE, entry.id, f"{entry.split} has the same image as {twin.id} of {twin.split}", left_out)
+        usable, cut_problems = without_held_out(usable, config)
+        problems += cut_problems
+    last_of_image = {problem.which: problem for problem in (*problems, *held_out_twice(usable))}
+    return usable, list(last_of_image.values()), tuple(notes)

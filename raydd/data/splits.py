@@ -15,7 +15,7 @@ def cut(entries: Sequence[Entry], new_split: Split, share: float, seed: int) -> 
     """Move a share of the training images to another split, in whole groups. The order of entries does not change.
 
     Groups are ranked by a hash of seed and group name, and taken until the share is reached. So adding or removing an
-    image changes the split of only a few others.
+    image changes the split of only a few others. Groups larger than the whole share come last, the smallest first.
 
     Args:
         entries: all entries of the data set.
@@ -36,7 +36,12 @@ def cut(entries: Sequence[Entry], new_split: Split, share: float, seed: int) -> 
             f"Add a {new_split} split or more training images to the data set."
         )
     target_count = max(1, round(share * sum(sizes.values())))
-    ranked = sorted(sizes, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
+
+    def rank(group: str) -> tuple[int, bytes]:
+        excess = max(0, sizes[group] - target_count)
+        return excess, hashlib.sha256(f"{seed}:{group}".encode()).digest()
+
+    ranked = sorted(sizes, key=rank)
     chosen: set[str] = set()
     moved_count = 0
     for group in ranked[:-1]:

@@ -3,19 +3,20 @@
 The survey checks all captions and ids, checks that all files exist, and opens some images. `raydd doctor` opens all.
 """
 
-import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raydd.config import DataConfig
-from raydd.data.checking import GREY, check_on_threads, check_texts
-from raydd.data.image_paths import confined, find_images
+from raydd.data.checking import check_on_threads, digest_of
+from raydd.data.image_paths import find_images
 from raydd.data.images import FileImage, ImageError, ImageSource, read_image
-from raydd.data.joining import join_images
+from raydd.data.judging import held_out_twice, judge_images, judge_texts, without_held_out
+from raydd.data.known_images import Fault
 from raydd.data.listing import SPLITS, Entry, Listing, Problem, Split
 from raydd.data.readers import find_reader, require_columns
 from raydd.data.readers.folders import root_folder
@@ -51,41 +52,16 @@ def survey(config: DataConfig) -> Survey:
     if images_folder := _find_other_images_folder(listing, config):
         config = replace(config, images=images_folder)
         listing = reader(config)
-    entries, outside_problems = confined(listing.entries, config)
-    entries, text_problems = check_texts(entries)
-    # Without reading the images: those of one id are taken for one image.
-    entries, _, duplicate_problems = join_images(entries, np.zeros((len(entries), 2), np.int64))
-    sizes = [_size(entry.image) for entry in entries]
-    missing_indices = {index for index, size in enumerate(sizes) if size is None}
-    missing_problems = [
-        Problem("missing image", entries[index].id, "there is no such file") for index in sorted(missing_indices)
-    ]
-    present_indices = [index for index in range(len(entries)) if index not in missing_indices]
-    opened_indices = present_indices[:: max(1, -(-len(present_indices) // OPENED))]
-    results = check_on_threads([entries[index].image for index in opened_indices])
-    faults = {
-        index: fault for index, (_, fault) in zip(opened_indices, results, strict=True) if fault and fault[0] != GREY
-    }
-    fault_problems = [Problem(kind, entries[index].id, detail) for index, (kind, detail) in faults.items()]
-    duplicates = _find_duplicates(entries, [index for index in present_indices if index not in faults], sizes)
-    unusable = missing_indices | set(faults)
-    usable = [entry for index, entry in enumerate(entries) if index not in unusable]
-    image_counts = Counter(entry.split for entry in usable)
-    caption_counts = Counter[Split]()
-    for entry in usable:
+    entries, problems = judge_texts(listing, config)
+    digests, faults, opened = _look_at(entries)
+    judged = judge_images(entries, digests, faults, config)
+    usable, shared_problems = without_held_out(judged.usable, config)
+    problems += [*judged.bad, *judged.grey, *shared_problems, *held_out_twice(usable)]
+    image_counts, caption_counts = Counter[Split](), Counter[Split]()
+    for entry in usable.entries:
+        image_counts[entry.split] += 1
         caption_counts[entry.split] += len(entry.captions)
-    problems = [
-        *listing.problems,
-        *outside_problems,
-        *text_problems,
-        *duplicate_problems,
-        *missing_problems,
-        *fault_problems,
-        *duplicates,
-    ]
-    return Survey(
-        config, {split: (image_counts[split], caption_counts[split]) for split in SPLITS}, problems, len(opened_indices)
-    )
+    return Survey(config, {split: (image_counts[split], caption_counts[split]) for split in SPLITS}, problems, opened)
 
 
 def _find_other_images_folder(listing: Listing, config: DataConfig) -> str:
@@ -109,23 +85,49 @@ def _size(image: ImageSource) -> int | None:
         return None
 
 
-def _find_duplicates(entries: Sequence[Entry], indices: Sequence[int], sizes: Sequence[int | None]) -> list[Problem]:
-    """Find images that are byte for byte the same as an earlier one. Only images of equal size are compared."""
+def _look_at(entries: Sequence[Entry]) -> tuple[NDArray[np.int64], dict[int, Fault], int]:
+    """Check that all files of n images exist, open some images, and read those that may have the same bytes as others.
+
+    Returns:
+        For each image a digest, which is equal for equal images as far as is known: shape (n, 2); the fault of each
+        image that has one, by its index; and how many images were opened.
+    """
+    sizes = [_size(entry.image) for entry in entries]
+    faults: dict[int, Fault] = {
+        index: ("missing image", "there is no such file") for index, size in enumerate(sizes) if size is None
+    }
+    present = [index for index in range(len(entries)) if index not in faults]
+    opened = present[:: max(1, -(-len(present) // OPENED))]
+    digests: dict[int, str] = {}
+    for index, (digest, fault) in zip(opened, check_on_threads([entries[i].image for i in opened]), strict=True):
+        if digest:
+            digests[index] = digest
+        if fault:
+            faults[index] = fault
+    for index in _of_one_size(present, sizes):
+        if index not in digests and index not in faults:
+            try:
+                digests[index] = digest_of(read_image(entries[index].image))
+            except ImageError as error:
+                faults[index] = error.kind, error.detail
+    places = [_place(entry, size or 0) for entry, size in zip(entries, sizes, strict=True)]
+    digest_at = {places[index]: digest for index, digest in digests.items()}
+    content = bytearray()
+    for index, place in enumerate(places):
+        content += bytes.fromhex(
+            digests.get(index) or digest_at.get(place) or digest_of(place.encode("utf-8", "surrogatepass"))
+        )
+    return np.frombuffer(content, np.int64).reshape(-1, 2), faults, len(opened)
+
+
+def _of_one_size(indices: Sequence[int], sizes: Sequence[int | None]) -> Sequence[int]:
+    """Return which images share their size with another one, at most `_HASHED`. Only these can have the same bytes."""
     indices_of_size: dict[int, list[int]] = defaultdict(list)
     for index in indices:
         indices_of_size[sizes[index] or 0].append(index)
-    same_size = [index for group in indices_of_size.values() if len(group) > 1 for index in group][:_HASHED]
-    first_index: dict[bytes, int] = {}
-    problems = []
-    for index in sorted(same_size, key=lambda index: (SPLITS[::-1].index(entries[index].split), index)):
-        try:
-            digest = hashlib.sha256(read_image(entries[index].image)).digest()
-        except ImageError:  # not among the images that were opened
-            continue
-        first = first_index.setdefault(digest, index)
-        if first != index:
-            entry, twin = entries[index], entries[first]
-            detail = f"{entry.split} has the same image as {twin.id} of {twin.split}"
-            left_out = entry.split == "train" != twin.split
-            problems.append(Problem("duplicate image", entry.id, detail, left_out))
-    return problems
+    return [index for group in indices_of_size.values() if len(group) > 1 for index in group][:_HASHED]
+
+
+def _place(entry: Entry, size: int) -> str:
+    """Return what stands for the bytes of an image that is not read: its file; without one, its split, id and size."""
+    return entry.image.path if isinstance(entry.image, FileImage) else f"{entry.split} {size} {entry.id}"

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raydd.data.checking import image_digests
-from raydd.data.class_folders import SUFFIXES
-from raydd.data.images import FileImage, read_image
+from raydd.data.images import SUFFIXES, FileImage, read_image
 from raydd.errors import DataError
 from raydd.plain_files import is_plain
 from raydd.protocols import Workbench

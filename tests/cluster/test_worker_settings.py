@@ -46,6 +46,9 @@ def test_a_file_of_one_s_own_is_named_by_its_whole_path(config, monkeypatch, tmp
     assert found.data.reader == f"{tmp_path}/own.py:reader"
     assert found.encoders.image == f"joined:{tmp_path}/own.py:image,nfnet*0.5"
     assert found.encoders.text == "minilm"
+    (tmp_path / "model").mkdir()
+    found = settled(with_settings(config, {"encoders.text": "hf:model"}), cpus=1, gpus=0)
+    assert found.encoders.text == f"hf:{tmp_path}/model"
 
 
 def test_passwords_stay_with_the_driver():

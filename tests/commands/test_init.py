@@ -61,7 +61,7 @@ def test_pairs_and_faults_are_counted(tmp_path: Path) -> None:
     said = init(root)
     assert said.code == 0
     table = [line.split() for line in said.out.splitlines()]
-    assert ["train", "3", "6"] in table
+    assert ["train", "2", "4"] in table
     assert ["val", "2", "3"] in table
     assert ["test", "2", "4"] in table
     for fault in (

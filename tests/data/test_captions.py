@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raydd.data.pairs import clean_caption
+from raydd.data.judging import clean_caption
 
 
 @pytest.mark.parametrize(

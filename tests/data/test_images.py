@@ -1,5 +1,6 @@
 import io
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,30 @@ def test_an_exif_tag_turns_the_image_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     assert open_image(encoded(Image.new("RGB", (20, 10)), "JPEG", exif=exif)).size == (10, 20)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_every_orientation_is_turned_as_pillow_turns_it(orientation: int, format: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = encoded(noise(), format, exif=exif)
+    wanted = ImageOps.exif_transpose(Image.open(io.BytesIO(image.content)))
+    assert np.array_equal(np.asarray(open_image(image)), np.asarray(wanted))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_an_image_with_damaged_exif_opens() -> None:
+    as_stored = encoded(Image.new("RGB", (20, 10)), "PNG", exif=b"no EXIF at all")
+    assert open_image(as_stored).size == (20, 10)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010F] = "a maker's name"
+    image = bytearray(encoded(Image.new("RGB", (20, 10)), "JPEG", exif=exif).content)
+    image[image.index(b"Exif\0\0") + 17] = 0  # the type of the name
+    with pytest.raises(struct.error):
+        ImageOps.exif_transpose(Image.open(io.BytesIO(image)))
+    assert open_image(Content(bytes(image))).size == (10, 20)
 
 
 def test_the_first_frame_of_an_animation() -> None:
@@ -152,3 +177,15 @@ def test_floating_point_pixels_are_refused() -> None:
 def test_small_numbers_in_32_bits_are_not_black() -> None:
     image = Image.fromarray(np.full((8, 8), 200, np.int32))
     assert np.asarray(open_image(encoded(image, "TIFF"))).mean() == 200
+
+
+@pytest.mark.parametrize(("least", "largest"), [(0, 65_536), (-1, 255), (-(2**31), 2**31 - 1)])
+def test_numbers_beyond_16_bits_are_refused(least: int, largest: int) -> None:
+    image = encoded(Image.fromarray(np.array([[least, 0], [7, largest]], np.int32)), "TIFF")
+    with pytest.raises(ImageError, match=rf"unreadable image \(its pixels are numbers from {least} to {largest}; save"):
+        open_image(image)
+
+
+def test_numbers_of_16_bits_in_32_bits_keep_their_greys() -> None:
+    image = encoded(Image.fromarray(np.array([[0, 256], [32_768, 65_535]], np.int32)), "TIFF")
+    assert np.asarray(open_image(image))[..., 0].tolist() == [[0, 1], [128, 255]]

@@ -50,10 +50,67 @@ def test_rows_whose_images_were_not_read_are_joined_by_their_ids_alone() -> None
 
 
 def test_the_held_out_image_of_an_id_is_kept() -> None:
-    entries, kept, problems = join_images([row("train", "a", "one"), row("test", "a", "two")], digests(1, 2))
+    entries, kept, problems = join_images([row("train", "a", "one"), row("test", "a", "two")], digests(2, 2))
     assert [(entry.split, entry.captions) for entry in entries] == [("test", ("two",))]
     assert kept.tolist() == [[2, 2]]
     assert [problem.detail for problem in problems] == ["listed in train, but in test already"]
+
+
+def test_ids_that_start_again_in_each_split_get_the_split_before_them() -> None:
+    rows = [row("test", "0", "a"), row("train", "0", "b"), row("train", "1", "c"), row("val", "0", "d")]
+    entries, kept, problems = join_images([*rows, row("test", "test/0", "e")], digests(1, 2, 3, 4, 5))
+    assert [(entry.split, entry.id, entry.captions[0]) for entry in entries] == [
+        ("test", "test/test/0", "a"),  # test/0 is an image of the data set
+        ("train", "0", "b"),
+        ("train", "1", "c"),
+        ("val", "val/0", "d"),
+        ("test", "test/0", "e"),
+    ]
+    assert [entry.image.name for entry in entries] == ["0", "0", "1", "0", "test/0"]
+    assert kept[:, 0].tolist() == [1, 2, 3, 4, 5]
+    assert [(fault.kind, fault.which, fault.left_out) for fault in problems] == [
+        ("duplicate id", "test/test/0", False),
+        ("duplicate id", "val/0", False),
+    ]
+    assert problems[0].detail == "train has another image with the id 0"
+
+
+def test_of_images_of_an_id_in_a_split_the_first_that_no_other_split_has_is_kept() -> None:
+    rows = [row("train", "a", "one"), row("train", "a", "two"), row("train", "a", "three"), row("test", "a", "four")]
+    entries, _, problems = join_images(rows, digests(1, 2, 3, 1))
+    assert [(entry.split, entry.id, entry.captions) for entry in entries] == [
+        ("train", "a", ("two",)),
+        ("test", "test/a", ("four",)),
+    ]
+    assert [(fault.detail, fault.left_out) for fault in problems] == [
+        ("listed in train, but in test already", True),
+        ("a is another image than a", True),
+        ("train has another image with the id a", False),
+    ]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["train", "val", "test"]),
+            st.sampled_from(["a", "b", "test/a", "val/a"]),
+            st.integers(1, 3),
+            st.booleans(),
+        ),
+        max_size=20,
+    )
+)
+def test_every_image_that_stays_has_an_id_of_its_own(rows: list[tuple[str, str, int, bool]]) -> None:
+    entries = [row(split, name, str(n), named=named) for n, (split, name, _, named) in enumerate(rows)]
+    joined, kept, problems = join_images(entries, digests(*(digest for *_, digest, _ in rows)))
+    assert len(kept) == len(joined) == len({entry.id for entry in joined})
+    stay = {text for entry in joined for text in entry.captions}
+    ids = {row[1] for row in rows}
+    assert {entry.id for entry in joined} - ids == {
+        fault.which for fault in problems if not fault.left_out and fault.which not in ids
+    }
+    if not problems:
+        assert stay == {str(n) for n in range(len(rows))}
 
 
 @given(st.lists(st.tuples(st.sampled_from(["train", "val", "test"]), st.integers(1, 4)), max_size=20))

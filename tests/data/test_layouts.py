@@ -2,12 +2,13 @@
 
 import json
 import os
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from layouts import LAYOUTS, Picture, encode
+from layouts import LAYOUTS, Picture, add_member, encode
 from PIL import Image
 
 from raydd.config import DataConfig
@@ -54,6 +55,19 @@ def test_metadata_beside_images_is_no_layout_of_its_own(tmp_path: Path) -> None:
     pq.write_table(pa.table({"key": ["0"], "caption": ["one"], "url": ["http://a.org/0.png"]}), tmp_path / "0.parquet")
     (tmp_path / "all.tar").write_bytes(b"no tar")
     assert found(tmp_path) == [("txt", "")]
+
+
+@pytest.mark.parametrize(("member", "layouts"), [("a.bmp", [("webdataset", "")]), ("a.notpng", []), ("png", [])])
+def test_shards_are_known_by_the_endings_of_their_members(
+    member: str, layouts: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        add_member(tar, member, b"")
+    if layouts:
+        assert found(tmp_path) == layouts
+    else:
+        with pytest.raises(DataError, match="no layout that raydd knows"):
+            find_layouts(DataConfig(root=str(tmp_path)))
 
 
 def test_pipes_and_links_hold_nothing_up(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from layouts import Picture
 from PIL import Image, ImageOps
 
 from raydd.config import DataConfig
@@ -267,6 +268,26 @@ def test_images_shifted_by_a_row_in_their_parquet_file_are_another_data_set(tmp_
         assert data.train.images[0].read() == contents[(number + shift) % 12]
         found.append(data.fingerprint)
     assert found[0] != found[1]
+
+
+def test_ids_that_start_again_in_each_split_lose_no_image(tmp_path: Path, store: Store) -> None:
+    for split, count in (("train", 5), ("val", 2), ("test", 3)):
+        rows = [
+            {"image": Picture(split, f"{n}", ()).content, "caption": f"{split} {n}", "image_id": n}
+            for n in range(count)
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{split}.parquet")
+    data = load_data(DataConfig(reader="parquet", root=str(tmp_path)), store)
+    assert [list(pairs.ids) for pairs in data.splits] == [
+        ["0", "1", "2", "3", "4"],
+        ["val/0", "val/1"],
+        ["test/0", "test/1", "test/2"],
+    ]
+    assert list(data.test.captions) == ["test 0", "test 1", "test 2"]
+    assert [image.read() for image in data.test.images] == [Picture("test", f"{n}", ()).content for n in range(3)]
+    assert data.summary()[1:] == (
+        "duplicate id: 5 kept: test/0, test/1, test/2 and 2 more (train has another image with the id 0)",
+    )
 
 
 def test_training_images_that_are_held_out_too_are_left_out(tiny_data: Path, store: Store) -> None:

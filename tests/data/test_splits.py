@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +39,23 @@ def test_a_cut_is_a_partition_that_keeps_groups_together(entries: list[Entry], s
 def test_the_share_is_met() -> None:
     entries = [entry(str(i)) for i in range(200)]
     assert sum(each.split == "val" for each in cut(entries, "val", 0.1, 0)) == 20
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_group_larger_than_the_share_is_taken_only_if_no_smaller_one_is_left(seed: int) -> None:
+    half = [entry(f"large {i}", group="large") for i in range(10)]
+    pairs = [entry(f"small {i}", group=f"small {i // 2}") for i in range(10)]
+    after = cut([*half, *pairs], "val", 0.1, seed)
+    assert [each.group for each in after if each.split == "val"] in [[f"small {i}"] * 2 for i in range(5)]
+    after = cut([*half, *(each for each in pairs if each.group == "small 0")], "val", 0.1, seed)
+    assert [each.group for each in after if each.split == "val"] == ["small 0"] * 2
+
+
+def test_what_is_cut_of_groups_within_the_share_is_fixed() -> None:
+    entries = [entry(str(i), group=f"g{i * i % 19}" if i % 3 else "") for i in range(60)]
+    assert max(Counter(each.group for each in entries if each.group).values()) <= 0.2 * len(entries)
+    cut_ids = " ".join(each.id for each in cut(entries, "val", 0.2, 3) if each.split == "val")
+    assert cut_ids == "1 5 14 15 20 37 43 48 52 56 57 58"
 
 
 def test_another_seed_cuts_another_split() -> None:

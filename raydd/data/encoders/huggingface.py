@@ -1,4 +1,7 @@
-"""Text encoders of Hugging Face transformers: `hf:MODEL`. The token states are pooled to one vector."""
+"""Text encoders of Hugging Face transformers: `hf:MODEL`, `hf:MODEL@REVISION` or `hf:FOLDER`.
+
+The token states are pooled to one vector.
+"""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,25 +16,30 @@ from raydd.data.encoders.package_files import minilm_folder
 from raydd.data.encoders.towers import CPU_CAPTIONS, TextTower, pool
 from raydd.data.encoders.weights import content_identity, hub_access, path_of, seed_of, seeded
 from raydd.errors import ConfigError, DataError
+from raydd.outside import hugging_face_folder
 
 _SETTING = "encoders.text_weights"
 _LONGEST = 512  # tokens; captions are far shorter, and some tokenizers have no limit
 
 
 def load_hf(argument: str, config: EncodersConfig, device: str) -> TextTower:
-    """Load a model by its name on the hub or from its folder, with mean pooling by default.
+    """Load a model by its name on the hub (MODEL@REVISION) or from its folder, with mean pooling by default.
 
     Raises:
-        ConfigError: random weights are requested, but the model's configuration is not available.
+        ConfigError: the name ends with an @, or random weights are requested, but the model's configuration is not
+            available.
         DataError: the weights cannot be obtained, or the folder holds no model.
     """
-    folder = path_of(config.text_weights, _SETTING) or Path(argument)
-    seed = seed_of(config.text_weights, _SETTING)
+    weights, seed = path_of(config.text_weights, _SETTING), seed_of(config.text_weights, _SETTING)
+    folder = weights or hugging_face_folder(f"hf:{argument}") or Path(argument)
     if folder.is_dir():
         return load_folder(folder, config.text_pooling, "mean", device, seed=seed)
-    if folder.is_file():
-        raise _no_folder_error(folder)
-    return _load_named(argument, config, "mean", device)
+    if folder.is_file() or folder.is_absolute():
+        raise _no_folder_error(folder, _SETTING if weights else "encoders.text")
+    name, at, revision = argument.partition("@")
+    if at and not (name and revision):
+        raise ConfigError(f"encoders.text hf:{argument} names no revision of a model. Write hf:MODEL@REVISION.")
+    return _load_named(name, config, "mean", device, revision)
 
 
 def load_bert(argument: str, config: EncodersConfig, device: str) -> TextTower:  # noqa: ARG001
@@ -59,9 +67,15 @@ def load_bert(argument: str, config: EncodersConfig, device: str) -> TextTower: 
     return _build_tower(model, tokenizer, config.text_pooling, "cls", device)
 
 
-def hf_identity(argument: str) -> str:
-    """Return the model's name on the hub, or the hash of its folder."""
-    return content_identity(Path(argument)) if Path(argument).is_dir() else argument
+def folder_identity(argument: str) -> str:
+    """Return the hash of the folder that `hf:FOLDER` names; "" for a model of the hub, or if the folder is missing."""
+    folder = hugging_face_folder(f"hf:{argument}")
+    return content_identity(folder) if folder and folder.is_dir() else ""
+
+
+def hf_name(argument: str) -> str:
+    """Return the model's name on the hub and the revision if there is one; "" for a folder, which has its content."""
+    return "" if hugging_face_folder(f"hf:{argument}") else argument
 
 
 def load_folder(folder: Path, pooling: str, default_pooling: str, device: str, *, seed: int | None = None) -> TextTower:
@@ -91,20 +105,23 @@ def load_folder(folder: Path, pooling: str, default_pooling: str, device: str, *
     return _build_tower(model, tokenizer, pooling, default_pooling, device)
 
 
-def _load_named(name: str, config: EncodersConfig, default_pooling: str, device: str) -> TextTower:
+def _load_named(name: str, config: EncodersConfig, default_pooling: str, device: str, revision: str = "") -> TextTower:
+    """Load a model of the hub at a branch, tag or commit; without one, at its branch main."""
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-    seed = seed_of(config.text_weights, _SETTING)
+    seed, at_revision = seed_of(config.text_weights, _SETTING), {"revision": revision} if revision else {}
+    shown_name = f"hf:{name}@{revision}" if revision else f"hf:{name}"
+    architecture = AutoModel if seed is None else AutoConfig
     try:
-        with hub_access(f"the weights hf:{name}", _SETTING), _without_progress_bars():
-            tokenizer = AutoTokenizer.from_pretrained(name)
-            model_or_config = AutoModel.from_pretrained(name) if seed is None else AutoConfig.from_pretrained(name)
+        with hub_access(f"the weights {shown_name}", _SETTING), _without_progress_bars():
+            tokenizer = AutoTokenizer.from_pretrained(name, **at_revision)
+            model_or_config = architecture.from_pretrained(name, **at_revision)
     except DataError as error:
         if seed is None:
             raise
         raise ConfigError(
-            f"hf:{name} with random weights still needs that model's configuration and tokenizer, which are not here. "
-            "Use bert or minilm, or hf:FOLDER with config.json and the tokenizer's files in it."
+            f"{shown_name} with random weights still needs the model's configuration and tokenizer, which are not "
+            "here. Use bert or minilm, or hf:FOLDER with config.json and the tokenizer's files in it."
         ) from error
     with seeded(seed):
         model = model_or_config if seed is None else AutoModel.from_config(model_or_config)
@@ -163,8 +180,8 @@ def _without_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _no_folder_error(path: Path) -> DataError:
+def _no_folder_error(path: Path, setting: str = _SETTING) -> DataError:
     return DataError(
-        f"{_SETTING} {path} is not a folder, but a text model needs its tokenizer next to its weights. "
+        f"{setting} {path} is not a folder, but a text model needs its tokenizer next to its weights. "
         "Give the folder that holds config.json, the weights and the tokenizer's files."
     )

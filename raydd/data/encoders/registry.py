@@ -42,7 +42,8 @@ class Family(Generic[Load]):
     own_weights: Callable[[str], str]
     """Identifies the encoder's own weights, from the name's argument; cheap, builds no network."""
     source: Callable[[str], str] = lambda argument: ""
-    """Hash of code from outside raydd, from the name's argument; features depend on this code, not only on weights."""
+    """Hash of code or of a model's folder from outside raydd, from the name's argument; features depend on it, not only
+    on weights."""
 
 
 def _lite_family(number: str) -> Family[LoadImage]:
@@ -108,7 +109,7 @@ IMAGE_ENCODERS: dict[str, Family[LoadImage]] = {
 TEXT_ENCODERS: dict[str, Family[LoadText]] = {
     "minilm": Family(packaged.load_minilm, packaged.minilm_identity),
     "bert": Family(huggingface.load_bert, lambda argument: "bert-base-uncased"),
-    "hf:": Family(huggingface.load_hf, huggingface.hf_identity),
+    "hf:": Family(huggingface.load_hf, huggingface.hf_name, huggingface.folder_identity),
     "open_clip:": Family(openclip.load_openclip_text, openclip.openclip_identity),
 }
 

@@ -1,8 +1,8 @@
 """Reads folders that Hugging Face's `save_to_disk` writes: `dataset_dict.json`, or `state.json` with `data-….arrow`.
 
 The library `datasets` is not needed. The bytes of an image are contiguous in an Arrow file, so an image is read by its
-offset, like a member of a tar file, and nothing is unpacked. Columns are found as in Parquet. The name of the saved
-split gives the split.
+offset, like a member of a tar file, and nothing is unpacked. Columns are found as in Parquet. The split comes from a
+`split` column, else from a word in the name of the saved split (`test`, `validation_seen`); without a name it is train.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ from raydd.data.readers.columns import (
     row_entry,
     source_at,
 )
-from raydd.data.readers.folders import SPLIT_WORDS, field, images_folder, named_folder, read_json, root_folder
+from raydd.data.readers.folders import field, images_folder, named_folder, read_json, root_folder, split_of_name
 from raydd.data.readers.tar_shards import TarImage
 from raydd.errors import DataError
 from raydd.plain_files import is_plain, require_regular
@@ -84,12 +84,13 @@ def list_arrow(path: Path, split_name: str, config: DataConfig, folder: Path) ->
 
     Args:
         path: the file.
-        split_name: the name of its split; an unusual name means train.
+        split_name: the name of its split; "" means train.
         config: the settings, which may name the columns.
         folder: the folder that paths of image files are relative to.
 
     Raises:
-        DataError: the file is damaged or compressed, or lacks an image or a caption column.
+        DataError: the file is damaged or compressed, or lacks an image or a caption column, or the name of its split
+            has no usual word.
     """
     try:
         require_regular(path.stat(), path)
@@ -107,7 +108,7 @@ def _list_rows(
     stream = pa.ipc.open_stream(mapped)
     columns = find_columns(stream.schema.names, config, str(path))
     require_types(stream.schema, columns, str(path))
-    default_split: Split = SPLIT_WORDS.get(split_name.lower(), "train")
+    default_split = _default_split(split_name, columns, path)
     stamp, prefix = file_stamp(str(path)), f"{split_name}/{path.stem}" if split_name else path.stem
     entries: list[Entry] = []
     problems: list[Problem] = []
@@ -128,6 +129,23 @@ def _list_rows(
             else:
                 entries.append(row_entry(row, columns, source, name, default_split, str(path)))
     return entries, problems
+
+
+def _default_split(split_name: str, columns: Columns, path: Path) -> Split:
+    """Return the split of the rows that have no split of their own.
+
+    Raises:
+        DataError: the name of the split has no usual word, and the file has no `split` column.
+    """
+    split = split_of_name(split_name) if split_name else "train"
+    if split:
+        return split
+    if columns.split:
+        return "train"  # each row has its own
+    raise DataError(
+        f"{path} belongs to the split {split_name!r}, which is none of train, val and test. Load the data set with "
+        "datasets, save it with save_to_disk under names that have one of these words, and set data.reader to arrow."
+    )
 
 
 def _locate_images(

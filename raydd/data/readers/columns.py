@@ -37,17 +37,17 @@ class Columns:
     """The column of image bytes or paths; for a struct, only the struct's name."""
     captions: tuple[str, ...]
     id: str | None
-    others: tuple[str, ...] = ()
-    """`split` and `group`, if they exist."""
+    split: str | None = None
+    group: str | None = None
 
     @property
     def light(self) -> tuple[str, ...]:
         """All columns but that of the images, without repetitions."""
-        return tuple(dict.fromkeys((*self.captions, *([self.id] if self.id else []), *self.others)))
+        return tuple(dict.fromkeys((*self.captions, *filter(None, (self.id, self.split, self.group)))))
 
 
 def find_columns(names: Sequence[str], config: DataConfig, location: str) -> Columns:
-    """Find the image, caption and id columns of a file.
+    """Find the columns of images, captions, ids, splits and groups of a file.
 
     Args:
         names: names of all columns.
@@ -63,7 +63,7 @@ def find_columns(names: Sequence[str], config: DataConfig, location: str) -> Col
     caption = _configured_column(config.caption_column, "data.caption_column", names, location) or _find_usual(
         CAPTION_COLUMNS, names
     )
-    numbered = [name for name in names if re.fullmatch(r"(caption|sentence|text)_?\d+", name)]
+    numbered = [name for name in names if re.fullmatch(r"(caption|sentence|text)_?\d+", name, re.IGNORECASE)]
     for kind, column in (("image", image), ("caption", caption or numbered)):
         if not column:
             raise DataError(
@@ -72,9 +72,8 @@ def find_columns(names: Sequence[str], config: DataConfig, location: str) -> Col
             )
     assert image
     captions = (caption,) if caption else tuple(sorted(numbered, key=lambda name: int(re.sub(r"\D", "", name))))
-    optional_columns = tuple(name for name in ("split", "group") if name in names)
     id_column = _find_usual([name for name in ID_COLUMNS if name != image.lower()], names)
-    return Columns(image, captions, id_column, optional_columns)
+    return Columns(image, captions, id_column, _find_usual(("split",), names), _find_usual(("group",), names))
 
 
 def require_types(schema: pa.Schema, columns: Columns, location: str) -> None:
@@ -147,9 +146,10 @@ def row_entry(
     if not has_id:
         entry_id = source.name if isinstance(source, FileImage) else name
     captions = tuple(text for column in columns.captions for text in as_captions(_caption_texts(row[column])))
-    split = split_named(str(row["split"]), location) if "split" in columns.others else default_split
+    split = split_named(str(row[columns.split]), location) if columns.split else default_split
+    group = row[columns.group] if columns.group else None
     named = has_id or isinstance(source, FileImage)
-    return Entry(split, str(entry_id), source, captions, str(row.get("group") or ""), named)
+    return Entry(split, str(entry_id), source, captions, "" if group is None else str(group), named)
 
 
 def joined_listing(name: str, files: Iterable[tuple[list[Entry], list[Problem]]]) -> Listing:

@@ -27,7 +27,8 @@ from raydd.plain_files import is_plain, read_file
 
 ENDINGS = (".csv", ".tsv")
 _SEPARATORS = (",", "\t", ";", "|")
-_SPLIT_END = re.compile(rf"[-_. ]?({'|'.join(SPLIT_WORDS)})$", re.IGNORECASE)
+# A word of its own, as split_of_path reads names: test of flickr_test and coco2017test, but not of latest.
+_SPLIT_END = re.compile(rf"[-_. ]?(?<![a-z])({'|'.join(SPLIT_WORDS)})$", re.IGNORECASE)
 
 
 def read(config: DataConfig) -> Listing:

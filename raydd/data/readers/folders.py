@@ -201,11 +201,14 @@ def split_named(word: str, location: str) -> Split:
 
 def split_of_path(path: Path, root: Path) -> Split | None:
     """Return the split named by a file or by a folder above it: `cc3m-train-0001.tar`, `validation/0000.parquet`."""
-    for part in reversed(path.relative_to(root).with_suffix("").parts):
-        for word in re.split(r"[^a-zA-Z]+", part):
-            if word.lower() in SPLIT_WORDS:
-                return SPLIT_WORDS[word.lower()]
-    return None
+    parts = reversed(path.relative_to(root).with_suffix("").parts)
+    return next((split for part in parts if (split := split_of_name(part))), None)
+
+
+def split_of_name(name: str) -> Split | None:
+    """Return the split that the first usual word in a name means: test for `test_1k`, None for `latest`."""
+    words = (word.lower() for word in re.split(r"[^a-zA-Z]+", name))
+    return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
 
 
 def as_captions(value: Any) -> tuple[str, ...]:

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raydd.config import DataConfig
-from raydd.data.images import MOST_BYTES, file_stamp
+from raydd.data.images import MOST_BYTES, SUFFIXES, file_stamp
 from raydd.data.listing import Entry, Listing, Problem
 from raydd.data.readers.folders import as_captions, files_below, named_folder, root_folder, split_of_path
 from raydd.errors import DataError
 from raydd.plain_files import require_regular
 
-IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
 _MOST_TEXT = 2**24  # most bytes of a caption or of a sample's JSON; a larger member gives no caption
 CAPTION_KEYS = ("caption", "captions", "text")
 
@@ -104,7 +103,7 @@ def _add_member(
     stem, _, ending = file.partition(".")  # WebDataset's rule: a key ends at the file name's first dot
     key = f"{folder}/{stem}" if folder else stem
     ending = ending.lower()
-    if ending in IMAGE_ENDINGS:
+    if f".{ending}" in SUFFIXES:
         name = f"{shard.name}/{member.name}"
         samples[key].images.append(TarImage(name, str(shard), member.offset_data, member.size, stamp))
     elif ending == "txt":

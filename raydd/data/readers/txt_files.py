@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from raydd.config import DataConfig
-from raydd.data.class_folders import SUFFIXES
+from raydd.data.images import SUFFIXES
 from raydd.data.listing import Entry, Listing, Problem, Split
 from raydd.data.readers.folders import decoded, file_image, named_folder, root_folder, split_of_path
 from raydd.errors import DataError

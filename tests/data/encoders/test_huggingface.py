@@ -1,3 +1,5 @@
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,30 @@ def test_identity_follows_folder_and_pooling(folder: Path, tmp_path: Path) -> No
     assert len(identities) == 4
 
 
+def test_a_folder_is_one_encoder_wherever_it_is(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("one/m", "other/m", "home/m"):
+        shutil.copytree(folder, tmp_path / place)
+    monkeypatch.chdir(tmp_path / "one")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    names = [f"hf:{tmp_path}/one/m", f"hf:{tmp_path}/other/m/", "hf:m", "hf:./m", "hf:../other/m", "hf:~/m"]
+    encoders = [EncodersConfig(text=name) for name in names]
+    (identity,) = {text_identity(encoder) for encoder in encoders}
+    assert identity.startswith("hf:m ")
+    features = [load_text_encoder(encoder).encode(["a dog"]) for encoder in encoders]
+    assert all(torch.equal(each, features[0]) for each in features)
+    random = replace(encoders[0], text_weights="random:0")
+    before = text_identity(random)
+    (tmp_path / "one/m/config.json").write_text("{}")  # another architecture
+    assert text_identity(encoders[0]) != identity
+    assert text_identity(random) != before
+    assert text_identity(replace(encoders[0], text="hf:someone/m")) == "hf:someone/m someone/m"
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"encoders.text {tmp_path}/nowhere is not a folder"):
+        load_text_encoder(EncodersConfig(text=f"hf:{tmp_path}/nowhere"))
+
+
 def test_a_file_or_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no text model"):
         load_text_encoder(EncodersConfig(text="bert", text_weights=str(tmp_path)))
@@ -95,6 +121,42 @@ def test_what_is_not_here_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         load_text_encoder(EncodersConfig(text="hf:no/such-model"))
     with pytest.raises(ConfigError, match="configuration and tokenizer"):
         load_text_encoder(EncodersConfig(text="hf:no/such-model", text_weights="random:0"))
+
+
+@pytest.mark.parametrize("seed", ["", "random:0"])
+def test_a_revision_of_the_hub_is_asked_for_and_part_of_the_identity(
+    seed: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    asked = []
+    monkeypatch.setattr(weights, "_hub_answers", lambda endpoint: False)
+    for name in ("AutoTokenizer", "AutoModel", "AutoConfig"):
+        load = getattr(transformers, name).from_pretrained
+
+        def from_pretrained(model, *, load=load, name=name, **options):
+            if model == folder:  # one of them calls another
+                return load(model, **options)
+            asked.append((name, model, options))
+            return load(folder)
+
+        monkeypatch.setattr(getattr(transformers, name), "from_pretrained", from_pretrained)
+    pinned = EncodersConfig(text="hf:someone/model@v1.0", text_weights=seed)
+    newest = EncodersConfig(text="hf:someone/model", text_weights=seed)
+    for config, options in ((pinned, {"revision": "v1.0"}), (newest, {})):
+        asked.clear()
+        assert load_text_encoder(config).width == 16
+        loaded = "AutoConfig" if seed else "AutoModel"
+        assert asked == [("AutoTokenizer", "someone/model", options), (loaded, "someone/model", options)]
+    ending = seed or "someone/model"
+    assert text_identity(newest) == f"hf:someone/model {ending}"  # as records of earlier versions have it
+    assert text_identity(pinned) == f"hf:someone/model@v1.0 {seed or 'someone/model@v1.0'}"
+
+
+@pytest.mark.parametrize("name", ["hf:model@", "hf:@v1"])
+def test_a_revision_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"encoders.text {name} names no revision of a model. Write hf:MODEL@REV"):
+        load_text_encoder(EncodersConfig(text=name))
 
 
 @pytest.mark.slow

@@ -89,6 +89,41 @@ def test_a_column_that_is_missing_or_of_the_wrong_type_is_named(
         saved(tmp_path, pa.table(table), **given)
 
 
+def saved_as(root: Path, split_name: str, **columns: list) -> Listing:
+    """One split of two images, as `save_to_disk` writes it."""
+    (root / split_name).mkdir()
+    saved(root / split_name, pa.table({"image": [A, B], "text": ["a", "b"], **columns}))
+    (root / "dataset_dict.json").write_text(json.dumps({"splits": [split_name]}))
+    return read(DataConfig(reader="arrow", root=str(root)))
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train", "train"),
+        ("Validation", "val"),
+        ("validation_seen", "val"),
+        ("test_1k", "test"),
+        ("test.v2", "test"),
+        ("dev_test", "val"),  # the first word counts, as in the names of files
+        ("train2014", "train"),
+        ("restval", "train"),
+    ],
+)
+def test_the_split_is_in_the_name_of_the_saved_split(name: str, split: str, tmp_path: Path) -> None:
+    assert {entry.split for entry in saved_as(tmp_path, name).entries} == {split}
+
+
+@pytest.mark.parametrize("name", ["latest", "unseen", "full"])
+def test_a_saved_split_of_an_unusual_name_is_refused_unless_its_rows_have_splits(name: str, tmp_path: Path) -> None:
+    (tmp_path / "with").mkdir()
+    (tmp_path / "without").mkdir()
+    found = saved_as(tmp_path / "with", name, split=["val", "test"])
+    assert [entry.split for entry in found.entries] == ["val", "test"]
+    with pytest.raises(DataError, match=rf"belongs to the split '{name}', which is none of train, val and test. Load"):
+        saved_as(tmp_path / "without", name)
+
+
 def test_a_compressed_file_is_refused(tmp_path: Path) -> None:
     table = pa.table({"image": [A * 20] * 4, "text": list("abcd")})
     with pytest.raises(DataError, match=r"data.arrow is compressed, so its images cannot be read. Save it again"):

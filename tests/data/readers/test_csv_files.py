@@ -11,7 +11,7 @@ from layouts import Picture
 from raydd.config import DataConfig
 from raydd.data.image_paths import confined
 from raydd.data.listing import Listing
-from raydd.data.readers.csv_files import read
+from raydd.data.readers.csv_files import data_set_of, read
 from raydd.errors import DataError
 
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n"), min_size=1, max_size=20)
@@ -104,6 +104,35 @@ def test_several_tables_need_a_name(tmp_path: Path) -> None:
     assert pairs(read(DataConfig(reader="csv", root=str(tmp_path), name="two"))) == [("train", "b.png", ("of two",))]
     with pytest.raises(DataError, match="Did you mean 'two'"):
         read(DataConfig(reader="csv", root=str(tmp_path), name="twoo"))
+
+
+@pytest.mark.parametrize("names", [("flickrTrain", "flickrTest"), ("contest", "conval"), ("latest", "la")])
+def test_tables_are_joined_only_if_their_names_have_splits(names: tuple[str, str], tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / f"{name}.csv").write_text(f"image,caption\n{name}.png,{name}\n")
+    with pytest.raises(DataError, match=f"holds 2 tables, .* Known: {', '.join(sorted(names))}"):
+        read(DataConfig(reader="csv", root=str(tmp_path)))
+    for name in names:
+        found = read(DataConfig(reader="csv", root=str(tmp_path), name=name))
+        assert pairs(found) == [("train", f"{name}.png", (name,))]
+
+
+@pytest.mark.parametrize(
+    ("stem", "data_set", "split"),
+    [
+        ("flickr_train", "flickr", "train"),
+        ("flickr-Test", "flickr", "test"),
+        ("flickr.val", "flickr", "val"),
+        ("coco2017test", "coco2017", "test"),
+        ("test", "", "test"),
+        ("latest", "latest", "train"),
+        ("contest", "contest", "train"),
+        ("flickrTest", "flickrTest", "train"),
+    ],
+)
+def test_the_name_and_the_split_of_a_table_agree(stem: str, data_set: str, split: str, tmp_path: Path) -> None:
+    assert data_set_of(tmp_path / f"{stem}.csv") == data_set
+    assert pairs(listing(tmp_path, "image,caption\na.png,x\n", f"{stem}.csv")) == [(split, "a.png", ("x",))]
 
 
 def test_columns_by_the_settings(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from layouts import Picture, add_member
+from layouts import Picture, add_member, encode
+from PIL import Image
 
 from raydd.config import DataConfig
-from raydd.data import load_data
+from raydd.data import load_data, open_image
+from raydd.data.images import SUFFIXES
 from raydd.data.listing import Listing
 from raydd.data.readers.tar_shards import read
 from raydd.store import Store
@@ -34,6 +36,13 @@ def write(root: Path, members: dict[str, bytes], name: str = "00000.tar") -> Lis
 )
 def test_the_split_is_in_the_name_of_the_shard_or_folder(name: str, split: str, tmp_path: Path) -> None:
     assert write(tmp_path, {"a.png": A, "a.txt": b"one"}, name).entries[0].split == split
+
+
+@pytest.mark.parametrize("ending", SUFFIXES)
+def test_images_of_every_format_are_found(ending: str, tmp_path: Path) -> None:
+    content = encode(Image.new("RGB", (8, 8), "red"), Image.registered_extensions()[ending])
+    (entry,) = write(tmp_path, {f"a{ending.upper()}": content, "a.txt": b"one"}).entries
+    assert open_image(entry.image).size == (8, 8)
 
 
 def test_a_text_file_goes_before_json_whatever_their_order(tmp_path: Path) -> None:
