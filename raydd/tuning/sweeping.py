@@ -171,7 +171,9 @@ def _join_cluster(
         stack.enter_context(cluster(address, home(config.place), _printing(console)))
     base = with_settings(config, {"sweep.gpus": wanted_gpus(config, address)})
     base = settled(base, cpus=base.sweep.cpus, gpus=base.sweep.gpu_share)
-    return base, stack.enter_context(usable_gpus(base, console, dry_run=dry_run))
+    waiting = busy_on(console, "waiting for a machine with a GPU") if base.sweep.gpu_share else contextlib.nullcontext()
+    with waiting:
+        return base, stack.enter_context(usable_gpus(base, console, dry_run=dry_run))
 
 
 def _drive(
