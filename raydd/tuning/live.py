@@ -136,6 +136,9 @@ class LiveTable:
         self._running[number] = _RunningTrial(settings, self._clock(), TrialReport())
         self._most_at_once = max(self._most_at_once, len(self._running))
 
+    def began(self, number: int, slot: str) -> None:
+        """Show nothing new."""
+
     def reported(self, number: int, report: TrialReport) -> None:
         """Update a trial's step, score and loss."""
         running = self._running[number]

@@ -41,6 +41,13 @@ class Listener(Protocol):
         """A trial was handed to Tune; `number` is the one under which these settings were first tried."""
         ...
 
+    def began(self, number: int, slot: str) -> None:
+        """A trial holds its slot from now on; called again if it moves to another slot.
+
+        `slot` is the id of a slot that trials share; empty if the trial has a process of its own.
+        """
+        ...
+
     def reported(self, number: int, report: TrialReport) -> None:
         """A running trial reported; `report.curve` has only the points since the last report."""
         ...
@@ -56,7 +63,8 @@ class _RunningTrial:
     started_before: int
     """How many trials were handed to Tune before this one."""
     start_time: float | None = None
-    """When its process began, by the search's clock; None while it waits for a machine."""
+    """When it began to hold its slot, by the search's clock; None while it waits for a machine."""
+    slot: str = ""  # id of the slot that it shares with others
     failure: str = ""  # failure that it reported last; Tune may still restart it in a new process
     lost: int = 0  # how often it lost its process or machine, if Tune's last error of it is such a loss
     saved_seconds: float = 0.0  # seconds for which it has held its slot, as last saved in the study
@@ -147,12 +155,24 @@ class StudySearch(Searcher):
         passed = passed_rungs(self._study, number) if number != trial.number else []
         return {"number": number, "settings": settings, "passed": passed}
 
-    def began(self, trial_id: str) -> None:
-        """Note that a trial's process has begun. From then on it holds its slot, also while it is restarted."""
+    def began(self, trial_id: str, slot: str = "") -> None:
+        """Note that a trial holds its slot, as from then on it does also while it is restarted.
+
+        Args:
+            trial_id: Tune's id of the trial.
+            slot: id of a slot that trials share; empty if the trial has a process of its own.
+        """
         running = self._running[trial_id]
+        if running.start_time is not None and running.slot == slot:
+            return
         if running.start_time is None:
             running.start_time = self._clock()
             running.trial.set_user_attr(studies.BEGAN, time.time())
+        if slot:
+            running.slot = slot
+            running.trial.set_user_attr(studies.SLOT, slot)
+        for listener in self._listeners:
+            listener.began(studies.identity(running.trial), slot)
 
     def lost(self, trial_id: str, times: int) -> None:
         """Note how often a trial has lost its process or machine; 0 if its last error is another one."""
@@ -166,7 +186,9 @@ class StudySearch(Searcher):
         """Notify the listeners. Tune does not call this for the report at which it stops a trial."""
         running, report = self._running[trial_id], TrialReport.of(result)
         running.failure = report.failure
-        if report.failure:
+        if report.slot:
+            self.began(trial_id, report.slot)
+        if report.failure or not report.steps:
             return
         if (seconds := running.held_seconds(self._clock())) - running.saved_seconds >= _KEEP_SECONDS:
             running.saved_seconds = seconds

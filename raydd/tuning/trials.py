@@ -150,7 +150,7 @@ def _run_tuner(
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # checkpoints are in the store
-            callbacks=[_MachineWatcher(search, limiter, capacity)],
+            callbacks=[_MachineWatcher(search, limiter, capacity, shares_slots=settings.together > 1)],
         ),
     ).fit()
 
@@ -181,8 +181,10 @@ class _MachineWatcher(tune.Callback):
     A trial that waits for a machine holds no slot. A machine that leaves does not count as a failure of its trials.
     """
 
-    def __init__(self, search: StudySearch, limiter: ConcurrencyLimiter, capacity: Callable[[], int]) -> None:
-        self._search, self._limiter, self._capacity = search, limiter, capacity
+    def __init__(
+        self, search: StudySearch, limiter: ConcurrencyLimiter, capacity: Callable[[], int], *, shares_slots: bool
+    ) -> None:
+        self._search, self._limiter, self._capacity, self._shares_slots = search, limiter, capacity, shares_slots
         self._last_look = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -190,8 +192,9 @@ class _MachineWatcher(tune.Callback):
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **__: Any) -> None:  # noqa: ARG002
-        """Let the trial's time begin."""
-        self._search.began(trial.trial_id)
+        """Let the trial's time begin, unless its process is an errand, which may wait for a slot and reports it."""
+        if not self._shares_slots:
+            self._search.began(trial.trial_id)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **__: Any) -> None:  # noqa: ARG002
         """Uncount a failure if the trial was told to leave its machine, for example by a spot notice."""

@@ -20,6 +20,9 @@ class Heard:
     def started(self, number, settings):
         self.events.append(("started", number, settings))
 
+    def began(self, number, slot):
+        self.events.append(("began", number, slot))
+
     def reported(self, number, report):
         self.events.append(("reported", number, report.step))
         self.points += [point["step"] for point in report.curve]
@@ -303,6 +306,21 @@ def test_the_study_knows_how_long_a_trial_held_its_place(study, space):
     assert study.trials[0].user_attrs[studies.HELD] == 5.5
     search.on_trial_complete("b", error=True)
     assert study.trials[1].user_attrs[studies.HELD] == 0.0
+
+
+def test_a_trial_holds_a_shared_slot_from_when_the_slot_accepts_it(study, space, heard):
+    now = [5.0]
+    search = StudySearch(study, space, SweepConfig(trials=9), [heard], clock=lambda: now[0])
+    search.suggest("a")
+    now[0] = 7.0
+    search.on_trial_result("a", {"slot": "f00d"})
+    search.on_trial_result("a", report(slot="f00d", step=5, r_mean=20.0))
+    now[0] = 9.0
+    search.on_trial_result("a", {"slot": "beef"})  # another slot, since the first one's machine was lost
+    search.on_trial_complete("a", report(slot="beef", step=10, r_mean=30.0, record="distill/0"))
+    assert heard.events[1:-1] == [("began", 0, "f00d"), ("reported", 0, 5), ("began", 0, "beef")]
+    assert study.trials[0].user_attrs[studies.HELD] == 2.0
+    assert study.trials[0].user_attrs[studies.SLOT] == "beef"
 
 
 def test_several_objectives_are_told_together(config, space, address, with_sweep):
