@@ -205,7 +205,7 @@ def _run_trials(sweep: _DrivenSweep) -> None:
         settings.trials,
         plan.done,
         best=(best[0].number, best[0].cheap, best[0].settings) if best else None,
-        expected=plan.seconds.mean,
+        expected=plan.seconds_at_once(capacity()),
         doing=sweep.shared.doing,
         console=sweep.console,
     )
