@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 import raydd
 from raydd.cluster.connect import cluster, forget_interrupt, reason_of
 from raydd.config import Config
+from raydd.errors import NonFiniteError
 from raydd.place import home, open_store
 from raydd.settings import flatten, load, with_settings
 from trainables.experts import _jobs, make_experts
@@ -59,11 +60,16 @@ def test_trials_that_share_experts_have_as_many_made_as_the_one_that_reads_most(
 
 
 @pytest.mark.slow
-def test_experts_that_diverge_end_with_the_reason(config):
-    config = with_settings(config, {"experts.lr": 1e6})
+def test_experts_that_diverge_end_with_the_reason_once_all_other_recipes_are_trained(config):
+    diverging, sound = with_settings(config, {"experts.lr": 1e6}), config
+    work = raydd.open(diverging)
     with pytest.raises(WorkerGroupError) as failed:
-        make_experts([raydd.open(config)], workers=2)
-    assert reason_of(next(iter(failed.value.worker_failures.values()))).startswith("NonFiniteError: Expert ")
+        make_experts([work, raydd.open(sound)], workers=2)
+    assert isinstance(failed.value, NonFiniteError)
+    reason = reason_of(next(iter(failed.value.worker_failures.values())))
+    assert reason.startswith(f"NonFiniteError: {work.experts_record.folder}: Expert ")
+    assert reason == f"NonFiniteError: {failed.value}"
+    assert raydd.open(sound, open_store(sound.place)).missing_experts == []
 
 
 @pytest.mark.slow
