@@ -43,6 +43,7 @@ SILENT_SECONDS = 30.0  # after this time without an answer, a slot's machine cou
 _UNKNOWN = TrialReport(failure="The trial's slot was restarted and does not know the trial.", again=True)
 _TAKEN_BACK = TrialReport(failure="The machine of the trial's slot was taken back.", again=True, notice=True)
 FAREWELL_SECONDS = 3.0  # for a slot whose machine is taken back to tell this to its trials
+IDLE_SECONDS = 120.0  # after this time without a trial, a slot ends, so that its machine may end too
 
 
 @dataclass
@@ -68,7 +69,7 @@ class Slot:
         self._waiting = deque[str]()  # errands to begin
         self._max_running = math.inf  # errands that fit in memory at once
         self._order_lock, self._stopped = threading.Lock(), set[str]()
-        self._closing, self._closed = threading.Event(), threading.Event()
+        self._closing, self._closed, self._taken_back = threading.Event(), threading.Event(), False
         self._orders: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()  # an errand, True: begin, False: stop
         heed_notice()
         threading.Thread(target=self._run, name="slot", daemon=True).start()
@@ -76,11 +77,16 @@ class Slot:
     def begin(self, errand: str, trial: Mapping[str, Any]) -> None:
         """Accept a trial; it begins when the running trials are next checked.
 
-        Not if it was stopped before, or if the process is about to end.
+        Not if it was stopped before, or if the process is about to end. If it ends because its machine is taken back,
+        this is the trial's next report.
         """
         with self._order_lock:
-            if errand not in self._stopped and not self._closed.is_set():
-                self._errands[errand] = _Errand(trial)
+            if errand in self._stopped or (self._closed.is_set() and not self._taken_back):
+                return
+            self._errands[errand] = _Errand(trial)
+            if self._taken_back:
+                self._errands[errand].reports.put((_TAKEN_BACK, False))
+            else:
                 self._orders.put((errand, True))
 
     def next(self, errand: str) -> tuple[dict[str, Any], bool]:
@@ -123,11 +129,13 @@ class Slot:
         """
         with self._order_lock:
             self._closed.set()
-            entries = list(self._errands.values())
-        for entry in entries:
-            entry.reports.put((_TAKEN_BACK, False))
+            self._taken_back = True
+            for entry in self._errands.values():
+                entry.reports.put((_TAKEN_BACK, False))
         deadline = time.monotonic() + FAREWELL_SECONDS
-        while any(not entry.reports.empty() for entry in entries) and time.monotonic() < deadline:
+        while any(not entry.reports.empty() for entry in list(self._errands.values())):
+            if time.monotonic() > deadline:
+                break
             time.sleep(0.05)
 
     def _serve(self, work: Workbench[Any], prepare: Callable[[Workbench[Any]], None]) -> None:

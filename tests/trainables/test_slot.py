@@ -126,7 +126,12 @@ def test_a_slot_whose_machine_is_taken_back_accepts_no_trial(config, claimant, m
     claimant.leaving = True
     assert slot._closed.wait(60)
     slot.begin("0", trial(0))
-    assert reported(slot, "0").again
+    report = reported(slot, "0")
+    assert report.again
+    assert report.notice  # so it does not count as a lost slot
+    slot.stop("1")
+    slot.begin("1", trial(1))
+    assert not reported(slot, "1").notice
 
 
 def test_a_slot_that_is_closed_has_kept_every_state(config, claimant):
