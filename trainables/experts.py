@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RESTARTS = 3  # of the group of workers, after one died
 LOOK_SECONDS = 1.0  # between two checks of the store by the driver
+BUCKET_LOOK_SECONDS = 15.0  # the same for a bucket, where each check of a snapshot is a request
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,16 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
 
     for work in works:
         work.prepare()
-    if not (missing := _count_missing(works)):
+    if not (remaining := _Remaining(works)):
         return
+    missing = len(remaining)
     first_work.progress("experts", 0, missing)  # Ray and the workers take some seconds to start
     with contextlib.ExitStack() as stack:
         stack.enter_context(cluster(address, home(first_work.config.place)))
         workers = min(workers, missing)
         share = stack.enter_context(share_of_worker(first_work.config, gpus, workers, address))
         jobs = _jobs(works, share)
-        stack.enter_context(_progress_reported(works, missing))
+        stack.enter_context(_progress_reported(first_work, remaining))
 
         class Trainer(DataParallelTrainer):
             def _register_sigint_handler(self, controller: Any) -> None:
@@ -148,9 +150,21 @@ def _missing(works: "Sequence[Workbench[Any]]") -> "Iterator[tuple[Workbench[Any
         yield work, tuple(sorted(epochs[fingerprint])), work.open_experts().missing(epochs[fingerprint])
 
 
-def _count_missing(works: "Sequence[Workbench[Any]]") -> int:
-    """Return the number of trajectories that are missing from the store."""
-    return sum(len(experts) for _, _, experts in _missing(works))
+class _Remaining:
+    """The trajectories that are missing from the store."""
+
+    def __init__(self, works: "Sequence[Workbench[Any]]") -> None:
+        self._missing = [(work.open_experts(), epochs, experts) for work, epochs, experts in _missing(works)]
+
+    def __len__(self) -> int:
+        return sum(len(experts) for _, _, experts in self._missing)
+
+    def look(self) -> None:
+        """Ask the store which of them are complete now. Of each, its last snapshot is asked for first."""
+        self._missing = [
+            (trajectories, epochs, [expert for expert in experts if not trajectories.has_all(expert, epochs[::-1])])
+            for trajectories, epochs, experts in self._missing
+        ]
 
 
 def _jobs(works: "Sequence[Workbench[Any]]", gpus: float) -> list[_Job]:
@@ -196,14 +210,17 @@ def _resources(gpus: float) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _progress_reported(works: "Sequence[Workbench[Any]]", total: int) -> Iterator[None]:
+def _progress_reported(work: "Workbench[Any]", remaining: _Remaining) -> Iterator[None]:
     """Report from the driver how many trajectories the store has, since workers report only at their end."""
+    total = len(remaining)
 
     def report_progress() -> None:
-        works[0].progress("experts", total - _count_missing(works), total)
+        remaining.look()
+        work.progress("experts", total - len(remaining), total)
 
+    pause = LOOK_SECONDS if work.store.folder else BUCKET_LOOK_SECONDS
     try:
-        with meanwhile(report_progress, LOOK_SECONDS, "experts"):
+        with meanwhile(report_progress, pause, "experts"):
             yield
     finally:
         report_progress()
