@@ -23,15 +23,19 @@ ERRAND_BYTES = 250_000_000  # memory that the process needs
 def run_errand(trial: Mapping[str, Any], desk: Any) -> None:
     """Run one trial in a slot, and report what the slot reports.
 
+    The first report, once the slot has accepted the trial, has only the slot's id.
+
     Args:
         trial: as for `trainables.distill.trial_reports`.
         desk: handle of the actor of `trainables.slot.Desk`.
     """
     try:
         with _slot_for_trial(dict(trial), desk) as (slot, errand):
+            slot_id = {"slot": slot._actor_id.hex()}
+            tune.report(slot_id)
             while True:
                 report, broken = ray.get(slot.next.remote(errand))
-                tune.report(report)
+                tune.report({**report, **slot_id})
                 if broken:
                     raise RuntimeError(report["failure"])  # Tune restarts the trial, in a restarted slot
                 if report["record"] or report["failure"]:

@@ -1,7 +1,8 @@
 """Expert trajectories by Ray Train: each worker trains its share of the trajectories that are missing from the store.
 
 Only the store says which trajectories are done. If a worker dies, its unfinished trajectory is lost; Ray restarts the
-group, and all workers skip the trajectories in the store.
+group, and all workers skip the trajectories in the store. If an expert diverges, the workers go on with the experts of
+other recipes, and the driver names it at the end.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from raydd.cluster.environment import prepare_environment, ray_address
 from raydd.config import Config
 from raydd.device import use_threads
+from raydd.errors import NonFiniteError
 from raydd.meanwhile import meanwhile
 from raydd.place import home, open_store
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 RESTARTS = 3  # of the group of workers, after one died
 LOOK_SECONDS = 1.0  # between two checks of the store by the driver
+BUCKET_LOOK_SECONDS = 15.0  # the same for a bucket, where each check of a snapshot is a request
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
 
     Raises:
         ConfigError: GPUs are requested, but the cluster has none that torch can use.
+        NonFiniteError: experts diverged; all recipes without such experts have been trained. It is a
+            `ray.train.WorkerGroupError` too.
         ray.train.TrainingFailedError: workers died more often than they are restarted.
     """
     first_work = works[0]
@@ -59,23 +64,25 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
 
     for work in works:
         work.prepare()
-    if not (missing := _count_missing(works)):
+    if not (remaining := _Remaining(works)):
         return
+    missing = len(remaining)
     first_work.progress("experts", 0, missing)  # Ray and the workers take some seconds to start
     with contextlib.ExitStack() as stack:
         stack.enter_context(cluster(address, home(first_work.config.place)))
         workers = min(workers, missing)
         share = stack.enter_context(share_of_worker(first_work.config, gpus, workers, address))
         jobs = _jobs(works, share)
-        stack.enter_context(_progress_reported(works, missing))
+        stack.enter_context(_progress_reported(first_work, remaining))
 
         class Trainer(DataParallelTrainer):
             def _register_sigint_handler(self, controller: Any) -> None:
                 """Leave Ctrl-C to the command: Train's handler ends no process, and stays after the training."""
 
+        diverged = _open_diverged()
         Trainer(
             train_share,
-            train_loop_config={"jobs": jobs, "listings": first_work.opened.listings},
+            train_loop_config={"jobs": jobs, "listings": first_work.opened.listings, "diverged": diverged},
             scaling_config=train.ScalingConfig(
                 num_workers=workers,
                 use_gpu=share > 0,
@@ -87,6 +94,48 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
                 failure_config=train.FailureConfig(max_failures=RESTARTS),
             ),
         ).fit()
+        _require_none_diverged(diverged)
+
+
+class Diverged:
+    """An actor that collects why experts diverged: a worker that raised the error would end all others."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, str] = {}
+
+    def add(self, recipe: str, reason: str) -> None:
+        """Note why an expert of a recipe diverged; the first reason is kept."""
+        self._reasons.setdefault(recipe, reason)
+
+    def reasons(self) -> dict[str, str]:
+        """Return the reason for each recipe with an expert that diverged, by the folder of its record."""
+        return self._reasons
+
+
+def _open_diverged() -> Any:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    # On the driver's node, not on a machine that may be taken back.
+    driver_node: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor_class: Any = ray.remote(num_cpus=0, scheduling_strategy=driver_node)(Diverged)
+    return actor_class.remote()
+
+
+def _require_none_diverged(diverged: Any) -> None:
+    import ray
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+    class DivergedError(NonFiniteError, WorkerGroupError):
+        """Ends a command with its message, and is an error of the workers for a sweep, which can do without them."""
+
+        def __init__(self, message: str) -> None:
+            Exception.__init__(self, message)
+            self.worker_failures = {0: NonFiniteError(message)}
+
+    reasons: Any = ray.get(diverged.reasons.remote())
+    if reasons:
+        raise DivergedError(" ".join(f"{recipe}: {reason}" for recipe, reason in sorted(reasons.items())))
 
 
 def _missing(works: "Sequence[Workbench[Any]]") -> "Iterator[tuple[Workbench[Any], tuple[int, ...], list[int]]]":
@@ -101,9 +150,21 @@ def _missing(works: "Sequence[Workbench[Any]]") -> "Iterator[tuple[Workbench[Any
         yield work, tuple(sorted(epochs[fingerprint])), work.open_experts().missing(epochs[fingerprint])
 
 
-def _count_missing(works: "Sequence[Workbench[Any]]") -> int:
-    """Return the number of trajectories that are missing from the store."""
-    return sum(len(experts) for _, _, experts in _missing(works))
+class _Remaining:
+    """The trajectories that are missing from the store."""
+
+    def __init__(self, works: "Sequence[Workbench[Any]]") -> None:
+        self._missing = [(work.open_experts(), epochs, experts) for work, epochs, experts in _missing(works)]
+
+    def __len__(self) -> int:
+        return sum(len(experts) for _, _, experts in self._missing)
+
+    def look(self) -> None:
+        """Ask the store which of them are complete now. Of each, its last snapshot is asked for first."""
+        self._missing = [
+            (trajectories, epochs, [expert for expert in experts if not trajectories.has_all(expert, epochs[::-1])])
+            for trajectories, epochs, experts in self._missing
+        ]
 
 
 def _jobs(works: "Sequence[Workbench[Any]]", gpus: float) -> list[_Job]:
@@ -122,17 +183,25 @@ def train_share(loop_config: Mapping[str, Any]) -> None:
 
     The worker reports only once, at the end, because a report waits for the reports of all other workers.
     """
+    import ray
     from ray import train
 
     from raydd.protocols import Opened, open_workbench
 
     jobs: Sequence[_Job] = loop_config["jobs"]
     context, opened, store = train.get_context(), Opened(loop_config["listings"]), open_store(jobs[0].config.place)
+    diverged = loop_config["diverged"]
     use_threads(jobs[0].config.place)
     worker_jobs = jobs[context.get_world_rank() :: context.get_world_size()]
     for (config, epochs), group in groupby(worker_jobs, key=lambda job: (job.config, job.epochs)):
         work = open_workbench(config, store, opened=opened)
-        work.train_experts(work.open_experts(), [job.expert for job in group], epochs)
+        recipe = work.experts_record.folder
+        if recipe in ray.get(diverged.reasons.remote()):  # no set can be made from these experts
+            continue
+        try:
+            work.train_experts(work.open_experts(), [job.expert for job in group], epochs)
+        except NonFiniteError as error:
+            ray.get(diverged.add.remote(recipe, str(error)))
     train.report({"experts": len(worker_jobs)})
 
 
@@ -141,14 +210,17 @@ def _resources(gpus: float) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _progress_reported(works: "Sequence[Workbench[Any]]", total: int) -> Iterator[None]:
+def _progress_reported(work: "Workbench[Any]", remaining: _Remaining) -> Iterator[None]:
     """Report from the driver how many trajectories the store has, since workers report only at their end."""
+    total = len(remaining)
 
     def report_progress() -> None:
-        works[0].progress("experts", total - _count_missing(works), total)
+        remaining.look()
+        work.progress("experts", total - len(remaining), total)
 
+    pause = LOOK_SECONDS if work.store.folder else BUCKET_LOOK_SECONDS
     try:
-        with meanwhile(report_progress, LOOK_SECONDS, "experts"):
+        with meanwhile(report_progress, pause, "experts"):
             yield
     finally:
         report_progress()

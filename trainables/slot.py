@@ -6,6 +6,7 @@ memory, half of the trials wait, and continue as others end.
 """
 
 import contextlib
+import itertools
 import logging
 import math
 import os
@@ -43,6 +44,7 @@ SILENT_SECONDS = 30.0  # after this time without an answer, a slot's machine cou
 _UNKNOWN = TrialReport(failure="The trial's slot was restarted and does not know the trial.", again=True)
 _TAKEN_BACK = TrialReport(failure="The machine of the trial's slot was taken back.", again=True, notice=True)
 FAREWELL_SECONDS = 3.0  # for a slot whose machine is taken back to tell this to its trials
+IDLE_SECONDS = 120.0  # after this time without a trial, a slot ends, so that its machine may end too
 
 
 @dataclass
@@ -68,7 +70,7 @@ class Slot:
         self._waiting = deque[str]()  # errands to begin
         self._max_running = math.inf  # errands that fit in memory at once
         self._order_lock, self._stopped = threading.Lock(), set[str]()
-        self._closing, self._closed = threading.Event(), threading.Event()
+        self._closing, self._closed, self._taken_back = threading.Event(), threading.Event(), False
         self._orders: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()  # an errand, True: begin, False: stop
         heed_notice()
         threading.Thread(target=self._run, name="slot", daemon=True).start()
@@ -76,11 +78,16 @@ class Slot:
     def begin(self, errand: str, trial: Mapping[str, Any]) -> None:
         """Accept a trial; it begins when the running trials are next checked.
 
-        Not if it was stopped before, or if the process is about to end.
+        Not if it was stopped before, or if the process is about to end. If it ends because its machine is taken back,
+        this is the trial's next report.
         """
         with self._order_lock:
-            if errand not in self._stopped and not self._closed.is_set():
-                self._errands[errand] = _Errand(trial)
+            if errand in self._stopped or (self._closed.is_set() and not self._taken_back):
+                return
+            self._errands[errand] = _Errand(trial)
+            if self._taken_back:
+                self._errands[errand].reports.put((_TAKEN_BACK, False))
+            else:
                 self._orders.put((errand, True))
 
     def next(self, errand: str) -> tuple[dict[str, Any], bool]:
@@ -123,11 +130,13 @@ class Slot:
         """
         with self._order_lock:
             self._closed.set()
-            entries = list(self._errands.values())
-        for entry in entries:
-            entry.reports.put((_TAKEN_BACK, False))
+            self._taken_back = True
+            for entry in self._errands.values():
+                entry.reports.put((_TAKEN_BACK, False))
         deadline = time.monotonic() + FAREWELL_SECONDS
-        while any(not entry.reports.empty() for entry in entries) and time.monotonic() < deadline:
+        while any(not entry.reports.empty() for entry in list(self._errands.values())):
+            if time.monotonic() > deadline:
+                break
             time.sleep(0.05)
 
     def _serve(self, work: Workbench[Any], prepare: Callable[[Workbench[Any]], None]) -> None:
@@ -243,7 +252,7 @@ class _Seat:
 
 
 class Desk:
-    """Chooses the slot for each trial, and starts the slots. It is an actor with one thread."""
+    """Chooses the slot for each trial, starts the slots, and ends idle ones. It is an actor with one thread."""
 
     def __init__(self, base: Config, shared: Shared, held: Collection[str] = ()) -> None:
         """No slot is started yet.
@@ -255,7 +264,8 @@ class Desk:
             held: machines whose GPUs no slot gets, see `raydd.cluster.gpus.held`.
         """
         self._base, self._shared, self._held = base, shared, held
-        self._slots: list[Any] = []
+        self._slots: dict[int, Any] = {}  # by number
+        self._empty_since: dict[int, float] = {}  # by the number of a slot that `end_idle` found empty
         self._last_answers: dict[
             int, tuple[float, Any]
         ] = {}  # for each slot: time of its last answer, and the open question
@@ -274,13 +284,13 @@ class Desk:
         group = group_of(with_settings(self._base, {**trial["settings"], **trial_settings(self._base)}))
         sweep, seated = self._base.sweep, list(self._seats.values())
         if len(self._slots) < max(1, slots_to_come(sweep.cpus, sweep.gpu_share, self._held)):
-            self._slots.append(self._start_slot(len(self._slots)))
-            slot = len(self._slots) - 1
+            slot = next(number for number in itertools.count() if number not in self._slots)
+            self._slots[slot] = self._start_slot(slot)
         else:
             trial_counts = Counter(seat.slot for seat in seated)
             similar_slots = {seat.slot for seat in seated if seat.group == group}
             slot = min(
-                range(len(self._slots)),
+                self._slots,
                 key=lambda slot: (
                     trial_counts[slot] >= sweep.together,
                     self._is_silent(slot),
@@ -289,15 +299,28 @@ class Desk:
                 ),
             )
         self._seats[errand] = _Seat(trial["number"], slot, group)
+        self._empty_since.pop(slot, None)
         return self._slots[slot]
 
     def leave(self, errand: str) -> None:
         """Free a trial's seat."""
         self._seats.pop(errand, None)
 
+    def end_idle(self) -> None:
+        """End the slots that have been empty for `IDLE_SECONDS`, so that their machines may end. Called repeatedly.
+
+        Trials that come later get new slots.
+        """
+        now, seated = time.monotonic(), {seat.slot for seat in self._seats.values()}
+        for number in self._slots.keys() - seated:
+            if now - self._empty_since.setdefault(number, now) >= IDLE_SECONDS:
+                ray.kill(self._slots.pop(number))
+                del self._empty_since[number]
+                self._last_answers.pop(number, None)
+
     def close(self) -> None:
         """Let all slots save the state of their trials; the slots end with the desk."""
-        answering_slots = [slot for number, slot in enumerate(self._slots) if not self._is_silent(number)]
+        answering_slots = [slot for number, slot in self._slots.items() if not self._is_silent(number)]
         if closing := [slot.close.remote() for slot in answering_slots]:
             ray.wait(closing, num_returns=len(closing), timeout=GRACE_SECONDS)
 

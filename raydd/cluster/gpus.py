@@ -21,7 +21,8 @@ from raydd.errors import ConfigError
 from raydd.settings import with_settings
 
 MACHINE_SECONDS = 1800.0  # within which a cluster must start its first machine with a GPU
-ANSWER_SECONDS = 60.0  # within which machines report their GPUs; a machine whose GPUs are all in use does not answer
+BUSY_SECONDS = 20.0  # within which a machine whose GPUs are all free reports them
+ANSWER_SECONDS = 60.0  # within which the others do; a machine whose GPUs are all in use does not answer
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ _LOST = (NodeDiedError, WorkerCrashedError, ObjectLostError)  # errors of a task
 _AGAIN_SECONDS = 1.0  # between losing one machine and asking for the next
 _LOOK_SECONDS = 10.0  # between two looks whether a machine with a GPU may still come
 _RAY_PARTS = 10_000  # Ray rounds shares of a GPU to this many parts
+_SMALLEST_PART = 1 / _RAY_PARTS
 _cards_by_node: dict[str, Cards] = {}  # by Ray's id of the machine; a machine's GPUs do not change
 _holders: dict[str, Any] = {}  # by Ray's id of the machine: the actor that holds its GPUs
 
@@ -232,20 +234,28 @@ def _gpu_nodes() -> dict[str, int]:
 
 
 def _query_cards(nodes: dict[str, int]) -> tuple[list[Cards], bool]:
-    """Return the GPUs of the machines that answer, and whether a machine was lost while it answered."""
+    """Return the GPUs of the machines that answer, and whether a machine was lost while it answered.
+
+    A machine on which other work holds a GPU cannot answer for all its GPUs at once, so it answers for one of them.
+    """
     tasks = {
         _look_task(count, node_id=node_id).remote(count): node_id
         for node_id, count in nodes.items()
         if node_id not in _cards_by_node
     }
-    ready: Sequence[Any] = []
+    ready: list[Any] = []
     if tasks:
-        ready, pending = ray.wait(list(tasks), num_returns=len(tasks), timeout=ANSWER_SECONDS)
-        # If others use all GPUs, wait for the first that is free.
-        if not ready and not _cards_by_node.keys() & nodes.keys():
-            ready, pending = ray.wait(pending, timeout=MACHINE_SECONDS)
-        for task in pending:
-            ray.cancel(task)
+        ready, busy = ray.wait(list(tasks), num_returns=len(tasks), timeout=BUSY_SECONDS)
+        _cancel(busy)
+        parts = {_look_task(_SMALLEST_PART, node_id=tasks[task]).remote(1): tasks[task] for task in busy}
+        tasks |= parts
+        if parts:
+            answered, pending = ray.wait(list(parts), num_returns=len(parts), timeout=ANSWER_SECONDS)
+            # If others use all GPUs, wait for the first that is free.
+            if not (ready or answered or _cards_by_node.keys() & nodes.keys()):
+                answered, pending = ray.wait(pending, timeout=MACHINE_SECONDS)
+            _cancel(pending)
+            ready += answered
     machine_lost = False
     hosts = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes()}
     for task in ready:
@@ -261,7 +271,12 @@ def _query_cards(nodes: dict[str, int]) -> tuple[list[Cards], bool]:
     return [_cards_by_node[node_id] for node_id in nodes if node_id in _cards_by_node], machine_lost
 
 
-def _look_task(gpus: int, node_id: str = "") -> Any:
+def _cancel(tasks: Sequence[Any]) -> None:
+    for task in tasks:
+        ray.cancel(task)
+
+
+def _look_task(gpus: float, node_id: str = "") -> Any:
     strategy: Any = NodeAffinitySchedulingStrategy(node_id, soft=False) if node_id else "DEFAULT"
     return ray.remote(num_cpus=0, num_gpus=gpus, scheduling_strategy=strategy, max_retries=0)(look)
 

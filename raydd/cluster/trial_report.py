@@ -45,6 +45,8 @@ class TrialReport:
     cpu_seconds: list[tuple[str, float]] = field(default_factory=list)
     """CPU seconds of the trial's process so far, for each part of the work (`raydd.cpu_time`), including other trials
     of the process. A list, since Tune would flatten a mapping."""
+    slot: str = ""
+    """Id of the slot in which the trial runs next to others; empty if it has a process of its own."""
     failure: str = ""
     """Why the trial cannot continue; empty if it can."""
     again: bool = False

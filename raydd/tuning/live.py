@@ -36,8 +36,9 @@ _STEPS = re.compile(r"distillation steps (\d+)/(\d+)")  # as `raydd.stages` repo
 @dataclass
 class _RunningTrial:
     settings: Mapping[str, Any]
-    start_time: float
     report: TrialReport
+    start_time: float | None = None
+    """When it began to hold its slot; None while it waits for a machine."""
     losses: list[float] = field(default_factory=list)
     rung: int = 0
     """The last rung that it reached, in percent of its steps."""
@@ -50,6 +51,10 @@ class _RunningTrial:
         """Note how many steps the trial has taken. A late report of fewer steps is ignored."""
         self.first_seen = self.first_seen or (now, step)
         self.step, self.steps = max(step, self.step), steps
+
+    def held_seconds(self, now: float) -> float:
+        """Return for how long it has held its slot."""
+        return 0.0 if self.start_time is None else now - self.start_time
 
     def seconds_left(self, now: float) -> float:
         """Estimate the seconds of the remaining steps; NaN until some steps were seen."""
@@ -133,8 +138,16 @@ class LiveTable:
 
     def started(self, number: int, settings: Mapping[str, Any]) -> None:
         """Add a trial to the table."""
-        self._running[number] = _RunningTrial(settings, self._clock(), TrialReport())
-        self._most_at_once = max(self._most_at_once, len(self._running))
+        self._running[number] = _RunningTrial(settings, TrialReport())
+
+    def began(self, number: int, slot: str) -> None:  # noqa: ARG002
+        """Let the trial's time begin, unless it has begun in another slot."""
+        trial = self._running[number]
+        trial.start_time = self._clock() if trial.start_time is None else trial.start_time
+        self._most_at_once = max(self._most_at_once, len(self._begun()))
+
+    def _begun(self) -> list[_RunningTrial]:
+        return [trial for trial in list(self._running.values()) if trial.start_time is not None]
 
     def reported(self, number: int, report: TrialReport) -> None:
         """Update a trial's step, score and loss."""
@@ -146,7 +159,7 @@ class LiveTable:
     def ended(self, number: int, state: TrialState, report: TrialReport, reason: str) -> None:
         """Remove a trial from the table, and print how it ended."""
         trial = self._running.pop(number)
-        seconds = self._clock() - trial.start_time
+        seconds = trial.held_seconds(self._clock())
         if not report.again:
             self._done[studies.outcome(state, reason)] += 1
         if state in (TrialState.COMPLETE, TrialState.PRUNED):
@@ -169,14 +182,15 @@ class LiveTable:
     def seconds_left(self) -> float:
         """Estimate the seconds left from the trials that have ended; before any has, from the plan. NaN: not known.
 
-        Assumes that as many trials run at once as ever did: how many a cluster holds is not known beforehand.
+        Assumes that as many trials run at once as ever did: how many machines a cluster starts is not known beforehand.
+        Trials that wait for a machine do not run.
         """
         now = self._clock()
         if not self._durations:
             remaining = self._expected - (now - self._start_time)
             return remaining if remaining > 0 else math.nan
         # The first trials to end are stopped ones, which are short. Running trials that already took longer count too.
-        running_seconds = [now - trial.start_time for trial in list(self._running.values())]
+        running_seconds = [trial.held_seconds(now) for trial in self._begun()]
         mean_seconds = statistics.fmean(self._durations)
         trial_seconds = statistics.fmean(
             [*self._durations, *(seconds for seconds in running_seconds if seconds > mean_seconds)]
@@ -204,7 +218,7 @@ class LiveTable:
                 f"{trial.rung} %" if trial.rung else "",
                 "" if math.isnan(trial.report.r_mean) else f"{trial.report.r_mean:.2f}",
                 sparkline(trial.losses, _CURVE),
-                duration(now - trial.start_time),
+                "" if trial.start_time is None else duration(trial.held_seconds(now)),
                 "" if math.isnan(remaining) else duration(remaining),
                 "distillation" if _STEPS.fullmatch(doing) else doing,
             )

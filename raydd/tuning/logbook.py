@@ -79,6 +79,9 @@ class Logbook:
         """Open a nested run with the trial's settings."""
         self._runs[number] = self._open_run(number, settings)
 
+    def began(self, number: int, slot: str) -> None:
+        """Log nothing."""
+
     def reported(self, number: int, report: TrialReport) -> None:
         """Log the curve since the last report."""
         self._runs[number].curve(report.curve)

@@ -6,6 +6,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from optuna.trial import TrialState
@@ -13,6 +14,7 @@ from ray.util.metrics import Gauge
 
 from raydd.cluster.trial_report import TrialReport
 from raydd.tuning import study as studies
+from raydd.tuning.slot_time import Stay, slot_seconds
 
 
 class Metrics:
@@ -37,18 +39,22 @@ class Metrics:
             clock: returns the time in seconds.
         """
         self._done, self._best, self._capacity, self._clock = Counter(done), best, capacity, clock
-        self._start_times: dict[int, float] = {}
-        self._slot_seconds = 0.0
+        self._running: dict[int, Stay] = {}  # by number, the trials that hold a slot; they began to at `begin`
+        self._ended = list[Stay]()
         self._labels = {"sweep": sweep}
-        self._trials = Gauge("raydd_trials", "Trials by outcome, and running.", ("sweep", "state"))
+        self._trials = Gauge("raydd_trials", "Trials by outcome, and those that hold a slot.", ("sweep", "state"))
         self._busy = Gauge("raydd_busy_share", "Share of the slots that run a trial, 0 to 1.", ("sweep",))
         self._score = Gauge("raydd_best_r_mean", "Best val r_mean of a complete trial, in percent.", ("sweep",))
-        self._cost = Gauge("raydd_slot_seconds", "Seconds of a slot that this command's trials took.", ("sweep",))
+        self._cost = Gauge("raydd_slot_seconds", "Seconds for which this command's trials held slots.", ("sweep",))
         self._update_gauges()
 
-    def started(self, number: int, settings: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """Count one more running trial."""
-        self._start_times[number] = self._clock()
+    def started(self, number: int, settings: Mapping[str, Any]) -> None:
+        """Count nothing: the trial may wait for a machine."""
+
+    def began(self, number: int, slot: str) -> None:
+        """Count one more running trial, or the same one in another slot."""
+        self._leave_slot(number)
+        self._running[number] = Stay(slot, self._clock(), self._clock())
         self._update_gauges()
 
     def reported(self, number: int, report: TrialReport) -> None:
@@ -56,18 +62,24 @@ class Metrics:
 
     def ended(self, number: int, state: TrialState, report: TrialReport, reason: str) -> None:
         """Count a trial that ended."""
-        self._slot_seconds += self._clock() - self._start_times.pop(number)
+        self._leave_slot(number)
         if not report.again:
             self._done[studies.outcome(state, reason)] += 1
         if state == TrialState.COMPLETE:
             self._best = report.r_mean if self._best is None else max(self._best, report.r_mean)
         self._update_gauges()
 
+    def _leave_slot(self, number: int) -> None:
+        if stay := self._running.pop(number, None):
+            self._ended.append(replace(stay, end=self._clock()))
+
     def _update_gauges(self) -> None:
         for state in (*studies.OUTCOMES, "running"):
-            count = len(self._start_times) if state == "running" else self._done[state]
+            count = len(self._running) if state == "running" else self._done[state]
             self._trials.set(count, {**self._labels, "state": state})
-        self._busy.set(min(1.0, len(self._start_times) / max(1, self._capacity())), self._labels)
-        self._cost.set(self._slot_seconds, self._labels)
+        self._busy.set(min(1.0, len(self._running) / max(1, self._capacity())), self._labels)
+        now = self._clock()
+        running = [replace(stay, end=now) for stay in self._running.values()]
+        self._cost.set(slot_seconds([*self._ended, *running]), self._labels)
         if self._best is not None:
             self._score.set(self._best, self._labels)

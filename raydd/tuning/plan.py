@@ -54,6 +54,14 @@ class Plan:
     """Expected time of a finalist's pixels on one core; NaN if it is not known, 0 without finals."""
     finals_made: int
     """Finals whose synthetic sets the store has."""
+    sharing: int = 1
+    """How many trials that run at once take the expected time of one, since they share a slot; 1 if it is measured."""
+
+    def seconds_at_once(self, count: int) -> float:
+        """Return the mean expected seconds of the trials to run, if so many run at once on a cluster that may grow."""
+        if self.at_once:
+            return self.seconds.mean
+        return self.seconds.mean / max(1, min(count // self.sharing, self.remaining))
 
     @property
     def finished(self) -> int:
@@ -157,19 +165,22 @@ def make_plan(
         *_experts_line(work, examples, prepared=prepared),
         *_one_by_one_line(config, examples),
     )
-    assumed = ""
+    assumed, sharing = "", 1
     if slot_seconds := held_seconds(study):
         seconds = estimate_from_held(slot_seconds, remaining) / max(1, at_once)
     elif prepared:
         prices = [Price(trial) for trial in open_workbenches(work, examples)]
         first_count = len(space.first) if config.sweep.first else 0
         seconds = estimate_by_simulation(prices[:first_count], prices[first_count:], remaining, config.sweep)
-        seconds /= max(1, at_once // together(config, examples))  # by slots: trials of a slot share its core or GPU
+        sharing = together(config, examples)
+        seconds /= max(1, at_once // sharing)  # by slots: trials of a slot share its core or GPU
         assumed = f", if a GPU does {GPU_SPEED / 1e12:g} TFLOP/s a trial" if config.sweep.gpu_share else ""
     else:
         seconds = Expected()
     finals = (_final_seconds(work), _finals_made(work, study, remaining))
-    return Plan(config, space, done, at_once, prepared, _rungs_in_words(work), records, seconds, assumed, *finals)
+    return Plan(
+        config, space, done, at_once, prepared, _rungs_in_words(work), records, seconds, assumed, *finals, sharing
+    )
 
 
 def _experts_line(work: Workbench[Any], examples: Sequence[Config], *, prepared: bool) -> list[tuple[str, str]]:

@@ -29,6 +29,8 @@ from raydd.tuning.steering import Order
 from search_spaces import Space
 
 LOSSES = 5  # of a trial's process or machine; if more are lost, the trial may be what ends them
+_LOST = "the trial's process or its machine was lost each time it was started (killed, or out of memory)"
+_ENDED = "the trial's process ended with an error each time it was started; Ray's logs have the error"
 _KEEP_SECONDS = 60.0  # between two updates, in the study, of how long a trial has held its slot
 
 
@@ -37,6 +39,13 @@ class Listener(Protocol):
 
     def started(self, number: int, settings: Mapping[str, Any]) -> None:
         """A trial was handed to Tune; `number` is the one under which these settings were first tried."""
+        ...
+
+    def began(self, number: int, slot: str) -> None:
+        """A trial holds its slot from now on; called again if it moves to another slot.
+
+        `slot` is the id of a slot that trials share; empty if the trial has a process of its own.
+        """
         ...
 
     def reported(self, number: int, report: TrialReport) -> None:
@@ -54,8 +63,10 @@ class _RunningTrial:
     started_before: int
     """How many trials were handed to Tune before this one."""
     start_time: float | None = None
-    """When its process began, by the search's clock; None while it waits for a machine."""
+    """When it began to hold its slot, by the search's clock; None while it waits for a machine."""
+    slot: str = ""  # id of the slot that it shares with others
     failure: str = ""  # failure that it reported last; Tune may still restart it in a new process
+    lost: int = 0  # how often it lost its process or machine, if Tune's last error of it is such a loss
     saved_seconds: float = 0.0  # seconds for which it has held its slot, as last saved in the study
     curve: list[dict[str, float]] = field(default_factory=list)
 
@@ -144,12 +155,28 @@ class StudySearch(Searcher):
         passed = passed_rungs(self._study, number) if number != trial.number else []
         return {"number": number, "settings": settings, "passed": passed}
 
-    def began(self, trial_id: str) -> None:
-        """Note that a trial's process has begun. From then on it holds its slot, also while it is restarted."""
+    def began(self, trial_id: str, slot: str = "") -> None:
+        """Note that a trial holds its slot, as from then on it does also while it is restarted.
+
+        Args:
+            trial_id: Tune's id of the trial.
+            slot: id of a slot that trials share; empty if the trial has a process of its own.
+        """
         running = self._running[trial_id]
+        if running.start_time is not None and running.slot == slot:
+            return
         if running.start_time is None:
             running.start_time = self._clock()
             running.trial.set_user_attr(studies.BEGAN, time.time())
+        if slot:
+            running.slot = slot
+            running.trial.set_user_attr(studies.SLOT, slot)
+        for listener in self._listeners:
+            listener.began(studies.identity(running.trial), slot)
+
+    def lost(self, trial_id: str, times: int) -> None:
+        """Note how often a trial has lost its process or machine; 0 if its last error is another one."""
+        self._running[trial_id].lost = times
 
     def trial(self, trial_id: str) -> optuna.Trial:
         """Return the study's trial for a running trial of Tune."""
@@ -159,7 +186,9 @@ class StudySearch(Searcher):
         """Notify the listeners. Tune does not call this for the report at which it stops a trial."""
         running, report = self._running[trial_id], TrialReport.of(result)
         running.failure = report.failure
-        if report.failure:
+        if report.slot:
+            self.began(trial_id, report.slot)
+        if report.failure or not report.steps:
             return
         if (seconds := running.held_seconds(self._clock())) - running.saved_seconds >= _KEEP_SECONDS:
             running.saved_seconds = seconds
@@ -170,12 +199,15 @@ class StudySearch(Searcher):
         """Save how the trial ended: COMPLETE, PRUNED if the scheduler stopped it, or FAIL with the reason."""
         running, last_report = self._running.pop(trial_id), TrialReport.of(result)
         trial = running.trial
+        if error:  # Tune has restarted the trial as often as it may, and passes no report
+            failure = _LOST if running.lost else running.failure or _ENDED
+            last_report = replace(last_report, failure=failure, again=bool(running.lost))
         # If the scheduler stopped the trial, its last report is new.
         if (unseen := running.new_in(last_report)).curve:
             self._notify_listeners(running, unseen)
-        again = last_report.again and self._runs_again(trial, last_report)
+        again = last_report.again and self._runs_again(trial, last_report, running.lost or 1)
         report = replace(last_report, curve=running.curve, again=again)
-        failure = self._failure_reason(report, running.failure if error else "", error)
+        failure = self._failure_reason(report)
         seconds = running.held_seconds(self._clock())
         trial.set_user_attr(studies.HELD, seconds)
         if not report.again:  # saved before the end, so that any reader of an ended trial finds its report too
@@ -259,17 +291,16 @@ class StudySearch(Searcher):
         same_failure = _without_numbers(failure) == _without_numbers(self._last_failure)
         self._failed_alike, self._last_failure = (self._failed_alike if same_failure else 0) + 1, failure
 
-    def _runs_again(self, trial: optuna.Trial, report: TrialReport) -> bool:
+    def _runs_again(self, trial: optuna.Trial, report: TrialReport, losses: int) -> bool:
         """Whether a trial that the store or a machine failed is run again; not if it has lost too many processes."""
         # No trial is to blame for the store, the disk or a machine that was taken back.
         if report.notice or report.failure.startswith(f"{PlaceError.__name__}:"):
             return True
         trial.set_user_attr(studies.LOST, report.failure)
+        trial.set_user_attr(studies.LOSSES, losses)
         return studies.times_lost(self._study, studies.identity(trial)) <= LOSSES
 
-    def _failure_reason(self, report: TrialReport, reported_failure: str, error: bool) -> str:
-        if error:
-            return reported_failure or "the trial's process died each time it was started (killed, or out of memory)"
+    def _failure_reason(self, report: TrialReport) -> str:
         if report.failure:
             return report.failure
         if not report.steps:

@@ -18,6 +18,7 @@ from raydd.settings import flatten, read_yaml
 from raydd.terminal.text import count_of
 from raydd.tuning import study as studies
 from raydd.tuning.lease import driving, is_driven
+from raydd.tuning.slot_time import Stay, slot_seconds
 from search_spaces import Space
 
 Order = Literal["stop", "pause", "go-on"]
@@ -207,26 +208,28 @@ def why_enough(study: optuna.Study, sweep: SweepConfig) -> str:
     """
     if sweep.plateau and trials_without_gain(study, sweep) >= sweep.plateau:
         return f"{sweep.plateau} trials in a row gained less than {sweep.plateau_gain:g} (sweep.plateau)"
-    if sweep.gpu_hours and (hours := slot_hours(study, sweep) * sweep.gpu_share) >= sweep.gpu_hours:
+    if sweep.gpu_hours and (hours := slot_hours(study) * sweep.gpu_share) >= sweep.gpu_hours:
         return f"the trials took {hours:.2f} GPU-hours (sweep.gpu_hours)"
-    if sweep.cost and (cost := slot_hours(study, sweep) * sweep.price) >= sweep.cost:
+    if sweep.cost and (cost := slot_hours(study) * sweep.price) >= sweep.cost:
         return f"the trials cost {cost:.2f} (sweep.cost)"
     return ""
 
 
-def slot_hours(study: optuna.Study, sweep: SweepConfig) -> float:
-    """Return the hours for which trials held their slots, including running, failed and restarted trials.
+def slot_hours(study: optuna.Study) -> float:
+    """Return the hours for which slots were held, including by running, failed and restarted trials.
 
-    A trial that waits for a machine, or was drawn in advance, holds no slot yet. (One that shares a slot does from when
-    its errand begins.) A trial whose driver was killed counts until its last report: the time after that is not known.
+    Trials that share a slot at the same time count once. A trial that waits for a machine, or was drawn in advance,
+    holds no slot yet. A trial whose driver was killed counts until its last report: the time after that is not known.
     """
-    return sum(map(_held_seconds, study.get_trials(deepcopy=False))) / 3600 / max(1, sweep.together)
+    return slot_seconds(_stay(trial) for trial in study.get_trials(deepcopy=False)) / 3600
 
 
-def _held_seconds(trial: optuna.trial.FrozenTrial) -> float:
-    if trial.state == optuna.trial.TrialState.RUNNING and (began := trial.user_attrs.get(studies.BEGAN)):
-        return time.time() - began
-    return trial.user_attrs.get(studies.HELD, 0.0)
+def _stay(trial: optuna.trial.FrozenTrial) -> Stay:
+    attrs = trial.user_attrs
+    slot, began = attrs.get(studies.SLOT, ""), attrs.get(studies.BEGAN)
+    if trial.state == optuna.trial.TrialState.RUNNING and began:
+        return Stay(slot, began, time.time())
+    return Stay(slot, began or 0.0, (began or 0.0) + attrs.get(studies.HELD, 0.0))
 
 
 def trials_without_gain(study: optuna.Study, sweep: SweepConfig) -> int:

@@ -34,9 +34,11 @@ DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
 INTERRUPTED = "interrupted"
 LATEST = "latest"  # stands for the name of the latest sweep, in commands that only read
 SETTINGS, REPORT = "settings", "report"  # user attributes that the searcher writes
-BEGAN = "began"  # user attribute: when a trial's process began, in seconds since the epoch
+BEGAN = "began"  # user attribute: when a trial began to hold its slot, in seconds since the epoch
+SLOT = "slot"  # user attribute: id of the slot that a trial shares with others, or shared last
 HELD = "held"  # user attribute: seconds for which a trial held its slot, including training experts and scoring
 LOST = "lost"  # user attribute: why the process or the machine of a trial was lost
+LOSSES = "losses"  # user attribute: how often; missing means once
 PRICE = "price"  # user attribute: predicted seconds of a complete trial, without the experts that it trains
 
 OUTCOMES = ("complete", "pruned", "diverged", "fail")
@@ -232,7 +234,8 @@ def _queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
 
 def times_lost(study: optuna.Study, number: int) -> int:
     """Return how often the process or the machine of the trial with this number was lost, in all commands."""
-    return sum(LOST in trial.user_attrs for trial in study.get_trials(deepcopy=False) if identity(trial) == number)
+    lost_trials = [trial for trial in study.get_trials(deepcopy=False) if LOST in trial.user_attrs]
+    return sum(trial.user_attrs.get(LOSSES, 1) for trial in lost_trials if identity(trial) == number)
 
 
 def identity(trial: FrozenTrial | optuna.Trial) -> int:

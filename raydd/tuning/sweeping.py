@@ -21,6 +21,7 @@ from raydd.cluster.sharing import Shared
 from raydd.cluster.worker_settings import for_workers, settled, tune_folder
 from raydd.config import Config
 from raydd.data.checking import check_on_threads
+from raydd.meanwhile import meanwhile
 from raydd.place import home, mlflow_address, open_store
 from raydd.progress import silent
 from raydd.protocols import Opened, Workbench, open_workbench
@@ -47,6 +48,8 @@ from trainables.distill import DistillTrial
 from trainables.errand import ERRAND_BYTES, run_errand
 from trainables.features import check_on_workers
 from trainables.slot import Desk
+
+_IDLE_LOOK_SECONDS = 30.0  # between two looks for slots that have been empty for long
 
 
 def run_sweep(
@@ -171,7 +174,9 @@ def _join_cluster(
         stack.enter_context(cluster(address, home(config.place), _printing(console)))
     base = with_settings(config, {"sweep.gpus": wanted_gpus(config, address)})
     base = settled(base, cpus=base.sweep.cpus, gpus=base.sweep.gpu_share)
-    return base, stack.enter_context(usable_gpus(base, console, dry_run=dry_run))
+    waiting = busy_on(console, "waiting for a machine with a GPU") if base.sweep.gpu_share else contextlib.nullcontext()
+    with waiting:
+        return base, stack.enter_context(usable_gpus(base, console, dry_run=dry_run))
 
 
 def _drive(
@@ -203,7 +208,7 @@ def _run_trials(sweep: _DrivenSweep) -> None:
         settings.trials,
         plan.done,
         best=(best[0].number, best[0].cheap, best[0].settings) if best else None,
-        expected=plan.seconds.mean,
+        expected=plan.seconds_at_once(capacity()),
         doing=sweep.shared.doing,
         console=sweep.console,
     )
@@ -238,8 +243,13 @@ def _trainable(base: Config, shared: Shared) -> Iterator[Any]:
     driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor_class: Any = ray.remote(Desk)
     desk = actor_class.options(num_cpus=0, scheduling_strategy=driver_node).remote(base, shared, held())
+
+    def end_idle_slots() -> None:
+        desk.end_idle.remote()
+
     try:
-        yield tune.with_resources(tune.with_parameters(run_errand, desk=desk), {"memory": ERRAND_BYTES})
+        with meanwhile(end_idle_slots, _IDLE_LOOK_SECONDS, "idle slots"):
+            yield tune.with_resources(tune.with_parameters(run_errand, desk=desk), {"memory": ERRAND_BYTES})
     finally:
         with contextlib.suppress(RayActorError):  # the desk has died; the error that ends the sweep says why
             ray.get(desk.close.remote())

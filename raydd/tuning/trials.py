@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from ray import tune
-from ray.exceptions import OutOfMemoryError
+from ray import cloudpickle, tune
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter
@@ -150,7 +150,7 @@ def _run_tuner(
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # checkpoints are in the store
-            callbacks=[_MachineWatcher(search, limiter, capacity)],
+            callbacks=[_MachineWatcher(search, limiter, capacity, shares_slots=settings.together > 1)],
         ),
     ).fit()
 
@@ -166,6 +166,10 @@ class _StoppingScheduler(FIFOScheduler):
         weak = self._pruning.stops(self._search.trial(trial.trial_id), TrialReport.of(result))
         return TrialScheduler.STOP if weak else TrialScheduler.CONTINUE
 
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002
+        """Tell the searcher whether the trial has lost its process or machine, which Tune itself does not tell it."""
+        self._search.lost(trial.trial_id, trial.run_metadata.num_failures if _lost_process(trial) else 0)
+
     def __getstate__(self) -> dict[str, Any]:
         """Return no state: Tune saves a copy, which is never read back."""
         return {}
@@ -177,8 +181,10 @@ class _MachineWatcher(tune.Callback):
     A trial that waits for a machine holds no slot. A machine that leaves does not count as a failure of its trials.
     """
 
-    def __init__(self, search: StudySearch, limiter: ConcurrencyLimiter, capacity: Callable[[], int]) -> None:
-        self._search, self._limiter, self._capacity = search, limiter, capacity
+    def __init__(
+        self, search: StudySearch, limiter: ConcurrencyLimiter, capacity: Callable[[], int], *, shares_slots: bool
+    ) -> None:
+        self._search, self._limiter, self._capacity, self._shares_slots = search, limiter, capacity, shares_slots
         self._last_look = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -186,8 +192,9 @@ class _MachineWatcher(tune.Callback):
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **__: Any) -> None:  # noqa: ARG002
-        """Let the trial's time begin."""
-        self._search.began(trial.trial_id)
+        """Let the trial's time begin, unless its process is an errand, which may wait for a slot and reports it."""
+        if not self._shares_slots:
+            self._search.began(trial.trial_id)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **__: Any) -> None:  # noqa: ARG002
         """Uncount a failure if the trial was told to leave its machine, for example by a spot notice."""
@@ -200,6 +207,14 @@ class _MachineWatcher(tune.Callback):
         if time.monotonic() - self._last_look > LOOK_SECONDS:
             self._limiter.set_max_concurrency(max(1, self._capacity()))
             self._last_look = time.monotonic()
+
+
+def _lost_process(trial: Any) -> bool:
+    """Whether the last error of one of Tune's trials is that its process or machine was lost."""
+    if not trial.pickled_error_file:  # Tune keeps only errors of tasks and actors
+        return False
+    error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    return isinstance(error, RayActorError) and not error.actor_init_failed
 
 
 def _trial_name(trial: Any) -> str:

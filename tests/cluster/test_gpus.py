@@ -1,5 +1,7 @@
 """GPUs that Ray counts and torch cannot use: what is said, and that nothing is computed on the CPU in their place."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -8,6 +10,7 @@ import sys
 import pytest
 import ray
 import torch
+from rich.console import Console
 
 from raydd.cluster import connect, gpus
 from raydd.cluster.gpus import Cards, cores_beside, part_of_gpu, share_of_worker, usable_cards, wanted_gpus
@@ -15,6 +18,7 @@ from raydd.cluster.growth import Growth
 from raydd.config import Config
 from raydd.errors import ConfigError
 from raydd.settings import with_settings
+from raydd.tuning import sweeping
 
 if torch.cuda.is_available():
     pytest.skip("the GPUs here are no fakes", allow_module_level=True)
@@ -160,10 +164,69 @@ def test_gpus_that_other_work_holds_are_a_sentence_in_the_end(ray_here, monkeypa
     monkeypatch.setattr(gpus, "_look_task", looking)
     monkeypatch.setattr(gpus, "_cards_by_node", {})
     monkeypatch.setattr(gpus, "_gpu_nodes", lambda: {"1": 1})
+    monkeypatch.setattr(gpus, "BUSY_SECONDS", 0.2)
     monkeypatch.setattr(gpus, "ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(gpus, "MACHINE_SECONDS", 0.2)
     with pytest.raises(ConfigError, match="Other work may hold them all"):
         usable_cards()
+
+
+def test_a_machine_on_which_other_work_holds_a_gpu_answers_for_one(ray_here, monkeypatch):
+    asked, cards = [], {8: Cards("all free", ("card",) * 8, (24,) * 8), 1: Cards("one in use", ("card",), (24,))}
+
+    def looking(gpus, node_id=""):
+        asked.append((node_id, gpus))
+        in_use = node_id == "2" and gpus > 1
+        resources = {"a card that is free": 1} if in_use else {}
+        return ray.remote(num_cpus=0, resources=resources)(lambda count: cards[count])
+
+    monkeypatch.setattr(gpus, "_look_task", looking)
+    monkeypatch.setattr(gpus, "_cards_by_node", {})
+    monkeypatch.setattr(gpus, "_gpu_nodes", lambda: {"1": 8, "2": 8})
+    monkeypatch.setattr(gpus, "BUSY_SECONDS", 5.0)
+    assert usable_cards() == [cards[8], cards[1]]
+    assert asked[:2] == [("1", 8), ("2", 8)]
+    assert asked[2:] == [("2", 0.0001)]
+
+
+@pytest.mark.parametrize(("share", "words"), [(1.0, ["waiting for a machine with a GPU"]), (0.0, [])])
+def test_a_sweep_says_that_it_waits_for_a_gpu(monkeypatch, share, words):
+    console, shown = Console(file=io.StringIO()), []
+
+    def usable(base, console, *, dry_run):
+        shown.extend(console.file.getvalue().splitlines()[1:])  # after the line on starting Ray
+        return contextlib.nullcontext([])
+
+    monkeypatch.setattr(sweeping, "cluster", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(sweeping, "wanted_gpus", lambda config, address: share)
+    monkeypatch.setattr(sweeping, "settled", lambda base, cpus, gpus: base)
+    monkeypatch.setattr(sweeping, "usable_gpus", usable)
+    with contextlib.ExitStack() as stack:
+        sweeping._join_cluster(Config(), "local", stack, console, dry_run=False)
+    assert shown == words
+
+
+IN_USE = """
+from raydd.cluster.environment import prepare_environment
+prepare_environment("local")
+import time
+import ray
+from raydd.cluster import gpus
+
+ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False,
+         object_store_memory=10**8, logging_level=50)
+holder = ray.remote(num_gpus=1, num_cpus=0)(gpus._Holder).remote()
+ray.get(holder.__ray_ready__.remote())
+gpus.BUSY_SECONDS, gpus.MACHINE_SECONDS = 1.0, 0.0
+machines, _ = gpus._query_cards(gpus._gpu_nodes())
+print(len(machines))
+"""
+
+
+@pytest.mark.slow
+def test_ray_lets_a_machine_answer_while_other_work_holds_one_of_its_gpus():
+    done = subprocess.run([sys.executable, "-c", IN_USE], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["1"]
 
 
 def test_a_machine_whose_gpus_torch_cannot_use_is_left_out_and_named(ray_here, monkeypatch):

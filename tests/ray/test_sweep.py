@@ -243,3 +243,4 @@ def test_trials_side_by_side_come_to_what_each_comes_to_alone(ray_here, settings
         assert r_mean == pytest.approx(alone.scores[number], abs=13)  # a picture of eight has 12.5 points
     made = study_of(settings).get_trials(states=(TrialState.COMPLETE,))
     assert all(trial.user_attrs[studies.REPORT]["curve"] for trial in made)
+    assert all(trial.user_attrs[studies.SLOT] and trial.user_attrs[studies.HELD] > 0 for trial in made)

@@ -17,9 +17,12 @@ from safetensors.torch import load_file
 import raydd
 from raydd.cluster.connect import cluster, forget_interrupt, reason_of
 from raydd.config import Config
+from raydd.distill.experts import Experts
+from raydd.errors import NonFiniteError
 from raydd.place import home, open_store
 from raydd.settings import flatten, load, with_settings
-from trainables.experts import _jobs, make_experts
+from trainables import experts as experts_by_train
+from trainables.experts import _jobs, _progress_reported, _Remaining, make_experts
 
 
 def snapshots(config: Config) -> dict[str, dict[str, torch.Tensor]]:
@@ -58,12 +61,47 @@ def test_trials_that_share_experts_have_as_many_made_as_the_one_that_reads_most(
     assert [job.expert for job in _jobs(works, gpus=0)] == [0, 1, 2, 3, 4]
 
 
+def test_the_driver_asks_a_store_only_for_what_was_missing_and_a_bucket_less_often(config, monkeypatch):
+    asked, complete, shown, pauses = [], set(), [], []
+
+    def has(self, expert, epoch):
+        asked.append(expert)
+        return epoch == 0 or expert in complete
+
+    @contextlib.contextmanager
+    def once(report, pause, name):
+        pauses.append(pause)
+        report()
+        yield
+
+    monkeypatch.setattr(Experts, "has", has)
+    monkeypatch.setattr(experts_by_train, "meanwhile", once)
+    work = raydd.open(config, progress=lambda *given: shown.append(given))
+    remaining = _Remaining([work])
+    assert len(remaining) == 4
+    complete |= {0, 2}
+    with _progress_reported(work, remaining):
+        complete.add(3)
+        asked.clear()
+    assert asked == [1, 3, 3]  # the last snapshot of each, and the others of 3, which is complete
+    assert shown[-2:] == [("experts", 2, 4), ("experts", 3, 4)]
+    monkeypatch.setattr(work.store, "folder", None)
+    with _progress_reported(work, remaining):
+        pass
+    assert pauses == [1.0, 15.0]
+
+
 @pytest.mark.slow
-def test_experts_that_diverge_end_with_the_reason(config):
-    config = with_settings(config, {"experts.lr": 1e6})
+def test_experts_that_diverge_end_with_the_reason_once_all_other_recipes_are_trained(config):
+    diverging, sound = with_settings(config, {"experts.lr": 1e6}), config
+    work = raydd.open(diverging)
     with pytest.raises(WorkerGroupError) as failed:
-        make_experts([raydd.open(config)], workers=2)
-    assert reason_of(next(iter(failed.value.worker_failures.values()))).startswith("NonFiniteError: Expert ")
+        make_experts([work, raydd.open(sound)], workers=2)
+    assert isinstance(failed.value, NonFiniteError)
+    reason = reason_of(next(iter(failed.value.worker_failures.values())))
+    assert reason.startswith(f"NonFiniteError: {work.experts_record.folder}: Expert ")
+    assert reason == f"NonFiniteError: {failed.value}"
+    assert raydd.open(sound, open_store(sound.place)).missing_experts == []
 
 
 @pytest.mark.slow

@@ -126,7 +126,12 @@ def test_a_slot_whose_machine_is_taken_back_accepts_no_trial(config, claimant, m
     claimant.leaving = True
     assert slot._closed.wait(60)
     slot.begin("0", trial(0))
-    assert reported(slot, "0").again
+    report = reported(slot, "0")
+    assert report.again
+    assert report.notice  # so it does not count as a lost slot
+    slot.stop("1")
+    slot.begin("1", trial(1))
+    assert not reported(slot, "1").notice
 
 
 def test_a_slot_that_is_closed_has_kept_every_state(config, claimant):
@@ -295,6 +300,33 @@ def test_a_slot_whose_machine_does_not_come_is_filled_last(config, monkeypatch):
     desk.leave("a")
     desk.leave("b")
     assert seat("b again") == "slot 0"
+
+
+def test_a_slot_that_stays_empty_ends_and_another_may_start(config, monkeypatch):
+    now, ended = [0.0], []
+    monkeypatch.setattr(slots.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(slots.ray, "kill", lambda slot: ended.append(slot.name))
+    desk, number = Desk(with_settings(config, {"sweep.together": 2}), ALONE), itertools.count()
+    Seats(monkeypatch, 3)
+
+    def seat(errand, settings=TRIALS[0]):
+        return desk.seat(errand, {"number": next(number), "settings": settings}).name
+
+    def ended_at(seconds):
+        now[0] = seconds
+        desk.end_idle()
+        return ended
+
+    assert [seat("a"), seat("b"), seat("c")] == ["slot 0", "slot 1", "slot 2"]
+    desk.leave("b")
+    assert ended_at(10.0) == []
+    assert seat("d", TRIALS[2]) == "slot 1"  # not empty any more
+    desk.leave("d")
+    assert ended_at(10.0 + slots.IDLE_SECONDS) == []
+    desk.leave("a")
+    assert ended_at(10.0 + 2 * slots.IDLE_SECONDS) == ["slot 1"]
+    assert seat("e") == "slot 1"  # a new one
+    assert ended_at(10.0 + 3 * slots.IDLE_SECONDS) == ["slot 1", "slot 0"]
 
 
 def test_like_trials_take_all_places_and_as_many_each(config, monkeypatch):

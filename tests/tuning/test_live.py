@@ -39,19 +39,24 @@ def row(text, number):
     return next(line.split() for line in text.splitlines() if line.split()[:1] == [str(number)])
 
 
+def start(live, number, settings=None):
+    live.started(number, settings or {})
+    live.began(number, "")
+
+
 def report(step, r_mean):
     return TrialReport(step=step, steps=10, r_mean=r_mean)
 
 
 def test_a_line_a_finished_trial_where_there_is_no_terminal(live, clock):
     with live:
-        live.started(3, {"distill.image_lr": 0.05})
+        start(live, 3, {"distill.image_lr": 0.05})
         clock[0] = 20.0
         live.reported(3, report(5, 20.0))
         live.ended(3, TrialState.COMPLETE, report(10, 30.0), "")
-        live.started(4, {})
+        start(live, 4)
         live.ended(4, TrialState.PRUNED, report(5, 10.0), "")
-        live.started(5, {})
+        start(live, 5)
         live.ended(5, TrialState.FAIL, TrialReport(), "NonFiniteError: the loss is nan")
     assert shown(live).splitlines() == [
         "trial 3: r_mean 30.00 on val, 20 s (2/6, best 30.00)",
@@ -91,9 +96,9 @@ def test_a_few_of_many_trials_are_named():
 
 
 def test_the_picture_has_the_running_the_best_and_the_time_left(live, clock):
-    live.started(3, {"distill.image_lr": 0.05, "distill.blend": "none"})
+    start(live, 3, {"distill.image_lr": 0.05, "distill.blend": "none"})
     clock[0] = 60.0
-    live.started(4, {})
+    start(live, 4)
     live.ended(3, TrialState.COMPLETE, report(10, 30.0), "")
     clock[0] = 90.0
     live.reported(4, replace(report(5, 21.5), rung=15))
@@ -110,7 +115,7 @@ def two(clock):
     console = Console(file=io.StringIO(), width=80, force_terminal=True)
     table = LiveTable("small", 40, {}, doing=lambda: doing, console=console, clock=lambda: clock[0])
     for number in (4, 5):
-        table.started(number, {})
+        start(table, number)
     return table, doing
 
 
@@ -170,7 +175,7 @@ def test_the_picture_does_not_wait_for_who_is_slow_to_answer(two):
 
 
 def test_a_running_trial_s_loss_is_a_sparkline(live):
-    live.started(4, {})
+    start(live, 4)
     for step in (5, 10):
         curve = [{"step": step, "distill/loss": 1.0 - step / 10}]
         live.reported(4, TrialReport(step=step, steps=10, r_mean=20.0, curve=curve))
@@ -178,9 +183,9 @@ def test_a_running_trial_s_loss_is_a_sparkline(live):
 
 
 def test_time_left_counts_what_runs_already(live, clock):
-    live.started(3, {})
+    start(live, 3)
     clock[0] = 60.0
-    live.started(4, {})
+    start(live, 4)
     live.ended(3, TrialState.COMPLETE, report(10, 30.0), "")
     clock[0] = 90.0
     assert live.seconds_left() == pytest.approx((4 * 60 - 30) / 2)
@@ -206,8 +211,25 @@ def test_trials_that_were_stopped_count_for_the_time_left_and_so_do_long_ones_th
 def test_the_time_left_is_that_of_as_many_at_once_as_a_cluster_was_seen_to_hold(clock):
     live = LiveTable("small", 100, {}, clock=lambda: clock[0])
     for number in range(16):
-        live.started(number, {})
+        start(live, number)
     clock[0] = 60.0
     for number in range(16):
         live.ended(number, TrialState.COMPLETE, report(10, 30.0), "")
     assert live.seconds_left() == 84 * 60 / 16
+
+
+def test_trials_that_wait_for_a_machine_do_not_count_as_running(clock):
+    live = LiveTable("small", 41, {}, clock=lambda: clock[0])
+    for number in range(16):  # for which the cluster may start machines
+        live.started(number, {})
+    clock[0] = 300.0
+    live.began(0, "")
+    live.began(1, "")
+    clock[0] = 360.0
+    live.began(0, "another slot")
+    live.ended(0, TrialState.COMPLETE, report(10, 30.0), "")
+    assert live.seconds_left() == (40 * 60 - 60) / 2
+    console = Console(file=io.StringIO(), width=80)
+    console.print(live.picture())
+    assert row(console.file.getvalue(), 1)[:3] == ["1", "60", "s"]
+    assert row(console.file.getvalue(), 2) == ["2", "its", "process", "starts"]

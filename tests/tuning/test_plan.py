@@ -206,6 +206,18 @@ def test_trials_that_are_over_say_how_long_others_take(tiny_data: Path, store: S
     made = make_plan(raydd.open(config, store), space, draw_configs(space, config), study, 8)
     assert made.seconds.mean == 27 * 12 / 8  # each held its place among eight, whatever slots they sat in
     assert made.seconds.low < made.seconds.mean < made.seconds.high < 1.2 * made.seconds.mean
+    assert made.seconds_at_once(64) == made.seconds.mean
+    growing = make_plan(raydd.open(config, store), space, draw_configs(space, config), study, 0)
+    assert [growing.seconds_at_once(count) for count in (0, 1, 8, 64)] == [27 * 12, 27 * 12, 27 * 12 / 8, 12]
+
+
+def test_the_time_on_a_cluster_that_grows_is_shared_by_its_slots(tiny_data: Path, store: Store) -> None:
+    config = with_settings(Config(), {**TINY, "data.root": str(tiny_data), "sweep.trials": 30, "sweep.together": 4})
+    space = Space("mine", lambda trial: {})
+    raydd.open(config, store).prepare()
+    made = make_plan(raydd.open(config, store), space, draw_configs(space, config), None, 0)
+    assert made.seconds.mean > 0
+    assert made.seconds_at_once(8) == made.seconds.mean / 2
 
 
 def test_finals_that_were_made_are_counted_so(tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,9 @@ class Heard:
     def started(self, number, settings):
         self.events.append(("started", number, settings))
 
+    def began(self, number, slot):
+        self.events.append(("began", number, slot))
+
     def reported(self, number, report):
         self.events.append(("reported", number, report.step))
         self.points += [point["step"] for point in report.curve]
@@ -92,7 +95,7 @@ def test_a_trial_that_was_stopped_is_pruned_with_its_last_score(search, study):
     [
         (report(failure="NonFiniteError: the loss is nan"), False, "NonFiniteError: the loss is nan"),
         (report(step=10, r_mean=math.nan, record="distill/0"), False, "r_mean is nan at step 10 of 10"),
-        (report(step=5, r_mean=20.0), True, "process died"),
+        (report(step=5, r_mean=20.0), True, "process ended with an error each time"),
         (None, False, "without a report"),
     ],
 )
@@ -151,6 +154,41 @@ def test_all_trials_that_one_outage_ended_count_as_one_failure(study, space):
             search.on_trial_complete(name, report(failure=lost, again=True))
         assert bool(search.gave_up) == (outage == 2)
     assert studies.counts(study) == {}  # none has failed for good
+
+
+def test_all_trials_of_a_machine_that_was_lost_three_times_count_as_one_failure_and_run_again(study, space, heard):
+    search, names = (
+        StudySearch(study, space, SweepConfig(trials=20, max_failures=3), [heard]),
+        list(map(str, range(20))),
+    )
+    for name in names:
+        assert search.suggest(name) != Searcher.FINISHED
+    for name in names:
+        search.lost(name, 3)
+        search.on_trial_complete(name, error=True)
+    assert not search.gave_up
+    assert studies.counts(study) == {}
+    assert studies.waiting_again(study) == 20
+    assert "machine was lost" in heard.events[-1][3]
+
+
+def test_a_trial_that_lost_three_processes_twice_fails(study, space):
+    search = StudySearch(study, space, SweepConfig(trials=1))
+    for _ in range(2):
+        assert search.suggest("a")["number"] == 0
+        search.lost("a", 3)
+        search.on_trial_complete("a", error=True)
+    assert studies.counts(study) == {"fail": 1}
+    assert search.suggest("a")["number"] != 0
+
+
+def test_an_error_after_a_lost_process_is_a_failure(search, study):
+    search.suggest("a")
+    search.lost("a", 1)
+    search.on_trial_result("a", report(failure="AcceleratorError: CUDA error"))
+    search.lost("a", 0)
+    search.on_trial_complete("a", error=True)
+    assert studies.reason(study.trials[0]) == "AcceleratorError: CUDA error"
 
 
 @pytest.mark.parametrize(
@@ -268,6 +306,21 @@ def test_the_study_knows_how_long_a_trial_held_its_place(study, space):
     assert study.trials[0].user_attrs[studies.HELD] == 5.5
     search.on_trial_complete("b", error=True)
     assert study.trials[1].user_attrs[studies.HELD] == 0.0
+
+
+def test_a_trial_holds_a_shared_slot_from_when_the_slot_accepts_it(study, space, heard):
+    now = [5.0]
+    search = StudySearch(study, space, SweepConfig(trials=9), [heard], clock=lambda: now[0])
+    search.suggest("a")
+    now[0] = 7.0
+    search.on_trial_result("a", {"slot": "f00d"})
+    search.on_trial_result("a", report(slot="f00d", step=5, r_mean=20.0))
+    now[0] = 9.0
+    search.on_trial_result("a", {"slot": "beef"})  # another slot, since the first one's machine was lost
+    search.on_trial_complete("a", report(slot="beef", step=10, r_mean=30.0, record="distill/0"))
+    assert heard.events[1:-1] == [("began", 0, "f00d"), ("reported", 0, 5), ("began", 0, "beef")]
+    assert study.trials[0].user_attrs[studies.HELD] == 2.0
+    assert study.trials[0].user_attrs[studies.SLOT] == "beef"
 
 
 def test_several_objectives_are_told_together(config, space, address, with_sweep):

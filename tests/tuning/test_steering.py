@@ -148,7 +148,7 @@ def test_the_days_between_a_killed_driver_and_the_next_cost_nothing(study, space
     orphan.set_user_attr(studies.HELD, 1800.0)  # as the driver noted last
     studies.requeue_interrupted(study)
     monkeypatch.setattr(steering, "time", None)  # no clock is read
-    assert steering.slot_hours(study, SweepConfig()) == 0.5
+    assert steering.slot_hours(study) == 0.5
 
 
 def test_what_the_space_sets_itself_cannot_be_given_by_hand(config, space, address, tmp_path):
@@ -170,8 +170,7 @@ def test_money_ends_a_sweep(study, space, monkeypatch):
     study.tell(done, 1.0)
     running.set_user_attr(studies.BEGAN, 1000.0)
     monkeypatch.setattr(steering, "time", SimpleNamespace(time=lambda: 1000.0 + 2 * 3600))
-    assert steering.slot_hours(study, SweepConfig()) == pytest.approx(2, abs=0.01)
-    assert steering.slot_hours(study, SweepConfig(together=4)) == pytest.approx(0.5, abs=0.01)
+    assert steering.slot_hours(study) == pytest.approx(2, abs=0.01)
     for limit, spent in ((0.9, True), (1.1, False)):
         sweep = SweepConfig(gpus=0.5, gpu_hours=limit)
         assert ("GPU-hours (sweep.gpu_hours)" in steering.why_enough(study, sweep)) == spent
@@ -181,6 +180,21 @@ def test_money_ends_a_sweep(study, space, monkeypatch):
     assert steering.why_enough(study, SweepConfig(gpu_hours=0.1)) == ""  # on CPUs
     with pytest.raises(ConfigError, match=r"must be 0 while sweep\.price is 0"):
         SweepConfig(cost=1.0)
+
+
+def test_the_hours_of_slots_that_are_not_full_count_as_much_as_those_of_full_ones(study, space, monkeypatch):
+    hour = 3600.0
+    monkeypatch.setattr(steering, "time", SimpleNamespace(time=lambda: 4 * hour))
+    for slot, began, held in (("a", 0, 2), ("a", 1, 2), ("b", 1, 1), ("b", 3, None), ("b", 3, None)):
+        trial = ask(study, space)
+        trial.set_user_attr(studies.BEGAN, began * hour + 1)
+        trial.set_user_attr(studies.SLOT, slot)
+        if held:
+            trial.set_user_attr(studies.HELD, held * hour)
+            study.tell(trial, 1.0)
+    assert steering.slot_hours(study) == pytest.approx(3 + 1 + 1, abs=0.01)
+    assert steering.why_enough(study, SweepConfig(gpus=1.0, together=16, gpu_hours=4.9))
+    assert not steering.why_enough(study, SweepConfig(gpus=1.0, together=16, gpu_hours=5.1))
 
 
 def test_what_a_space_takes_of_settings(space):
