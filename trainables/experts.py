@@ -45,15 +45,16 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
 
     Raises:
         ConfigError: GPUs are requested, but the cluster has none that torch can use.
-        ray.train.TrainingFailedError: workers died more often than they are restarted.
+        RayddError: workers failed more often than they are restarted; the error of one, or a PlaceError that names it.
     """
     first_work = works[0]
     address = ray_address(first_work.config.place.ray)
     prepare_environment(address)
     from ray import train
+    from ray.exceptions import RayError
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    from raydd.cluster.connect import cluster
+    from raydd.cluster.connect import cluster, workers_error
     from raydd.cluster.gpus import share_of_worker
     from raydd.cluster.worker_settings import tune_folder
 
@@ -73,7 +74,7 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
             def _register_sigint_handler(self, controller: Any) -> None:
                 """Leave Ctrl-C to the command: Train's handler ends no process, and stays after the training."""
 
-        Trainer(
+        trainer = Trainer(
             train_share,
             train_loop_config={"jobs": jobs, "listings": first_work.opened.listings},
             scaling_config=train.ScalingConfig(
@@ -86,7 +87,11 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
                 storage_path=tune_folder(jobs[0].config),
                 failure_config=train.FailureConfig(max_failures=RESTARTS),
             ),
-        ).fit()
+        )
+        try:
+            trainer.fit()
+        except (RayError, train.TrainingFailedError) as error:
+            raise workers_error(error) from error
 
 
 def _missing(works: "Sequence[Workbench[Any]]") -> "Iterator[tuple[Workbench[Any], tuple[int, ...], list[int]]]":

@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from raydd.cluster.growth import growth
 from raydd.cluster.launch_failures import LaunchFailures, report_launch_failures
 from raydd.cluster.watched import ray_is_watched
-from raydd.errors import ConfigError, PlaceError
+from raydd.errors import ConfigError, PlaceError, RayddError
 from raydd.plain_files import private_folder
 from raydd.secrets_hidden import hidden
 
@@ -274,3 +274,19 @@ def reason_of(error: Exception) -> str:
     """Return the type and the last line of the error that a task ended with, with secrets redacted."""
     cause = cause_of(error)
     return hidden(f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1] if str(cause).strip() else ''}")
+
+
+def workers_error(error: Exception) -> RayddError:
+    """Return the error for the user when a worker failed: the worker's own, if it is one of raydd's.
+
+    Args:
+        error: what the worker raised, or what Ray, Ray Data or Ray Train raised for it.
+    """
+    failures: Mapping[int, Exception] = getattr(error, "worker_failures", {})  # of a WorkerGroupError
+    failure = next(iter(failures.values()), getattr(error, "controller_failure", error))
+    if isinstance(cause := cause_of(failure), RayddError):
+        return cause
+    return PlaceError(
+        f"A worker failed: {reason_of(failure).rstrip('.')}. Finished work is kept: correct the cause and give the "
+        "same command again; --debug shows the traceback."
+    )

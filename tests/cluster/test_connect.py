@@ -9,11 +9,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from ray.exceptions import RayTaskError
+from ray.exceptions import OutOfMemoryError, RayTaskError
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from raydd.cluster import connect
 from raydd.cluster.failures import failure_of
-from raydd.errors import ConfigError, PlaceError
+from raydd.errors import ConfigError, DataError, NonFiniteError, PlaceError
 
 
 @pytest.fixture
@@ -146,3 +147,22 @@ def test_a_store_that_was_away_ends_a_command_whose_tasks_needed_it(monkeypatch)
         next(found)
     del results["b"]
     assert len(list(connect.outcomes({name: name for name in results}))) == 2
+
+
+def test_a_worker_s_error_is_raydd_s_own_or_one_sentence_that_names_it():
+    told = DataError("The image a.png is gone. Put it back.")
+    remote = RayTaskError("judge", "\x1b[36mray::judge()\x1b[39m\nTraceback", told).as_instanceof_cause()
+    assert isinstance(remote, DataError)  # and its text is that of the traceback
+    assert connect.workers_error(remote) is told
+    diverged = NonFiniteError("Expert 3 diverged. Lower experts.lr.")
+    assert connect.workers_error(WorkerGroupError("Traceback", {3: diverged})) is diverged
+    assert connect.workers_error(ControllerError(told)) is told
+    for error, reason in (
+        (RayTaskError("judge", "Traceback", KeyError("jpg")), "KeyError: 'jpg'"),
+        (WorkerGroupError("Traceback", {0: ValueError("no room\nat all")}), "ValueError: at all"),
+        (ControllerError(TimeoutError("no CPU came")), "TimeoutError: no CPU came"),
+        (OutOfMemoryError("Memory on the node was full."), "OutOfMemoryError: Memory on the node was full"),
+    ):
+        found = connect.workers_error(error)
+        assert isinstance(found, PlaceError)
+        assert str(found).startswith(f"A worker failed: {reason}. Finished work is kept: ")
