@@ -84,6 +84,16 @@ def is_driven(study: optuna.Study) -> bool:
     return bool(mark) and _is_alive(mark)
 
 
+def require_undriven(study: optuna.Study) -> None:
+    """Refuse a sweep that a live process runs, before any work is done for it; `driving` checks again.
+
+    Raises:
+        ConfigError: another process runs this sweep.
+    """
+    if is_driven(study):
+        raise _driven_elsewhere(study)
+
+
 def _acquire(study: optuna.Study, beat_seconds: float) -> str:
     """Put this process's mark into a study that has no driver or whose driver is dead."""
     while True:
