@@ -92,7 +92,7 @@ def guarded(name: str, check: Callable[[], str]) -> Check:
         return Check(name, "ok", check())
     except (RayddError, OSError, ValueError, ImportError) as error:
         kind = "" if isinstance(error, RayddError) else f"{type(error).__name__}: "
-        return Check(name, "missing", kind + " ".join(str(error).split()))
+        return Check(name, "missing", kind + " ".join(hidden(str(error)).split()))
 
 
 def _check_device(config: Config, command: Command) -> str:
