@@ -25,6 +25,7 @@ from raydd.errors import ConfigError, RayddError
 from raydd.place import home, mlflow_address, open_store, sqlite_file, study_address, unopened_study
 from raydd.plain_files import require_writable_folder
 from raydd.secrets_hidden import hidden, hide_password
+from raydd.store.verify import PROBE
 from raydd.terminal.text import count_of
 
 Command = Literal["run", "sweep", "compare"]
@@ -119,9 +120,13 @@ def _check_store(config: Config) -> str:
     """Write, read and delete a small file in the store."""
     try:
         store = open_store(config.place, patience=STORE_SECONDS)
-        name, content = f"probe-{secrets.token_hex(8)}", secrets.token_bytes(16)
-        store.write(name, content)
-        matches = store.content(name) == content
+        name, content = f"{PROBE}{secrets.token_hex(8)}", secrets.token_bytes(16)
+        try:
+            store.write(name, content)
+            matches = store.content(name) == content
+        except KeyboardInterrupt:  # other errors leave no store that could be asked to delete it
+            store.remove(name)
+            raise
         store.remove(name)
     except (OSError, ValueError) as error:
         address = config.place.store or os.environ.get("RAYDD_STORE") or home(config.place)

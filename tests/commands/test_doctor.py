@@ -331,7 +331,8 @@ def test_a_cluster_without_places_of_its_own_keeps_them_on_its_head(config: Conf
 
 def test_values_of_the_nodes_environment_are_those_that_a_shell_reads(cluster: Path):
     (cluster.parent / "raydd.env").write_text(
-        "A='pa$word'\nB=pa\\$word\nC=\"it's pa\\$word\"\nD=$HOME/x\nE=\"it's $HOME\"\nF='$A'$A\nG=\"a'b\" H='c$d'\nI=\"\\\\$HOME\"\n"
+        "A='pa$word'\nB=pa\\$word\nC=\"it's pa\\$word\"\n"
+        "D=$HOME/x\nE=\"it's $HOME\"\nF='$A'$A\nG=\"a'b\" H='c$d'\nI=\"\\\\$HOME\"\n"
     )
     with nodes_environment(cluster):
         found = {name: os.environ.get(name) for name in "ABCDEFGHI"}
