@@ -22,7 +22,7 @@ from raydd.cluster.environment import ray_address
 from raydd.config import Config, PlaceConfig
 from raydd.device import device_of, require_one_device, sees_gpu, unused_gpus
 from raydd.errors import ConfigError, RayddError
-from raydd.place import home, mlflow_address, open_store, sqlite_file, study_address, unopened_study
+from raydd.place import home, mlflow_address, open_store, sqlite_file, study_address, try_database, unopened_study
 from raydd.plain_files import require_writable_folder
 from raydd.secrets_hidden import hidden, hide_password
 from raydd.store.verify import PROBE
@@ -222,12 +222,7 @@ def _connect(address: str) -> None:
     elif parts.scheme in ("http", "https"):
         _ask_mlflow(address)
     else:
-        from sqlalchemy import create_engine
-
-        connect_args = {"connect_timeout": _ANSWER_SECONDS} if parts.scheme.startswith("postgresql") else {}
-        engine = create_engine(address, connect_args=connect_args)
-        engine.connect().close()
-        engine.dispose()
+        try_database(address, _ANSWER_SECONDS)
 
 
 def _read_sqlite(file: Path) -> None:
