@@ -18,6 +18,13 @@ _HOME_ENTRIES = {  # names of what raydd writes into the home folder
     *("ray", "ray-runs", "board"),
 }
 _SQLITE = "sqlite:///"
+# The option of each driver of a database that limits the seconds of a connection's start.
+_TIME_LIMITS = {
+    **dict.fromkeys(("psycopg", "psycopg2", "pymysql", "mysqldb"), "connect_timeout"),
+    **dict.fromkeys(("pg8000", "pyodbc"), "timeout"),
+    "mysqlconnector": "connection_timeout",
+    "pymssql": "login_timeout",
+}
 _IN_MEMORY = re.compile(r"sqlite(\+\w+)?:///?($|\?|:memory:|file::memory:|file:.*mode=memory)")
 
 
@@ -71,6 +78,24 @@ def open_store(place: PlaceConfig, *, patience: float = PATIENCE_SECONDS) -> Sto
 def sqlite_file(address: str) -> Path | None:
     """Return the file of a database's address; None if the database is not an SQLite file."""
     return Path(address.removeprefix(_SQLITE)) if address.startswith(_SQLITE) else None
+
+
+def try_database(address: str, seconds: int) -> None:
+    """Connect to a database once.
+
+    Args:
+        address: its address, in SQLAlchemy's format.
+        seconds: how long a server may take to answer.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: it does not answer, or refuses the login.
+        ImportError: the address names a driver that is not installed.
+    """
+    from sqlalchemy import create_engine, make_url
+    from sqlalchemy.pool import NullPool
+
+    option = _TIME_LIMITS.get(make_url(address).get_dialect().driver)
+    create_engine(address, poolclass=NullPool, connect_args={option: seconds} if option else {}).connect().close()
 
 
 def mlflow_address(place: PlaceConfig) -> str:

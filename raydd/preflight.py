@@ -22,9 +22,10 @@ from raydd.cluster.environment import ray_address
 from raydd.config import Config, PlaceConfig
 from raydd.device import device_of, require_one_device, sees_gpu, unused_gpus
 from raydd.errors import ConfigError, RayddError
-from raydd.place import home, mlflow_address, open_store, sqlite_file, study_address, unopened_study
+from raydd.place import home, mlflow_address, open_store, sqlite_file, study_address, try_database, unopened_study
 from raydd.plain_files import require_writable_folder
 from raydd.secrets_hidden import hidden, hide_password
+from raydd.store.verify import PROBE
 from raydd.terminal.text import count_of
 
 Command = Literal["run", "sweep", "compare"]
@@ -92,7 +93,7 @@ def guarded(name: str, check: Callable[[], str]) -> Check:
         return Check(name, "ok", check())
     except (RayddError, OSError, ValueError, ImportError) as error:
         kind = "" if isinstance(error, RayddError) else f"{type(error).__name__}: "
-        return Check(name, "missing", kind + " ".join(str(error).split()))
+        return Check(name, "missing", kind + " ".join(hidden(str(error)).split()))
 
 
 def _check_device(config: Config, command: Command) -> str:
@@ -119,9 +120,13 @@ def _check_store(config: Config) -> str:
     """Write, read and delete a small file in the store."""
     try:
         store = open_store(config.place, patience=STORE_SECONDS)
-        name, content = f"probe-{secrets.token_hex(8)}", secrets.token_bytes(16)
-        store.write(name, content)
-        matches = store.content(name) == content
+        name, content = f"{PROBE}{secrets.token_hex(8)}", secrets.token_bytes(16)
+        try:
+            store.write(name, content)
+            matches = store.content(name) == content
+        except KeyboardInterrupt:  # other errors leave no store that could be asked to delete it
+            store.remove(name)
+            raise
         store.remove(name)
     except (OSError, ValueError) as error:
         address = config.place.store or os.environ.get("RAYDD_STORE") or home(config.place)
@@ -217,12 +222,7 @@ def _connect(address: str) -> None:
     elif parts.scheme in ("http", "https"):
         _ask_mlflow(address)
     else:
-        from sqlalchemy import create_engine
-
-        connect_args = {"connect_timeout": _ANSWER_SECONDS} if parts.scheme.startswith("postgresql") else {}
-        engine = create_engine(address, connect_args=connect_args)
-        engine.connect().close()
-        engine.dispose()
+        try_database(address, _ANSWER_SECONDS)
 
 
 def _read_sqlite(file: Path) -> None:

@@ -22,7 +22,6 @@ TESTED_BY = {
     "raydd/protocols/opened.py": "tests/protocols/test_opened_once.py",
     "raydd/protocols/student_modules.py": "tests/export/test_exporting.py",
     "raydd/stages/inverting.py": "tests/stages/test_stages.py",
-    "raydd/tuning/sweeping.py": "tests/ray/test_sweep.py",
     "search_spaces": "tests/search_spaces/test_spaces.py",
     "trainables/errand.py": "tests/ray/test_sweep.py",
 }

@@ -14,6 +14,7 @@ from raydd.config import Config
 from raydd.errors import ConfigError
 from raydd.preflight import quick_checks, require_ready
 from raydd.settings import with_settings
+from raydd.store import Store
 
 
 @pytest.fixture
@@ -28,6 +29,17 @@ def test_nothing_is_said_where_nothing_is_lacking(config: Config, tmp_path: Path
     assert said == []
     home = tmp_path / "home"
     assert [path for path in home.rglob("*") if path.is_file()] == []  # neither a probe is left nor a database made
+
+
+def test_an_interrupted_check_leaves_no_probe_in_the_store(config: Config, tmp_path: Path, monkeypatch):
+    def interrupt(*_: object) -> bytes:
+        assert len(list((tmp_path / "home" / "store").iterdir())) == 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "content", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        require_ready(config, "run", lambda text: None)
+    assert list((tmp_path / "home" / "store").iterdir()) == []
 
 
 def test_all_that_is_lacking_is_told_at_once(config: Config):

@@ -48,17 +48,17 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
 
     Raises:
         ConfigError: GPUs are requested, but the cluster has none that torch can use.
-        NonFiniteError: experts diverged; all recipes without such experts have been trained. It is a
-            `ray.train.WorkerGroupError` too.
-        ray.train.TrainingFailedError: workers died more often than they are restarted.
+        NonFiniteError: experts diverged; all recipes without such experts have been trained.
+        RayddError: workers failed more often than they are restarted; the error of one, or a PlaceError that names it.
     """
     first_work = works[0]
     address = ray_address(first_work.config.place.ray)
     prepare_environment(address)
     from ray import train
+    from ray.exceptions import RayError
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    from raydd.cluster.connect import cluster
+    from raydd.cluster.connect import cluster, workers_error
     from raydd.cluster.gpus import share_of_worker
     from raydd.cluster.worker_settings import tune_folder
 
@@ -80,7 +80,7 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
                 """Leave Ctrl-C to the command: Train's handler ends no process, and stays after the training."""
 
         diverged = _open_diverged()
-        Trainer(
+        trainer = Trainer(
             train_share,
             train_loop_config={"jobs": jobs, "listings": first_work.opened.listings, "diverged": diverged},
             scaling_config=train.ScalingConfig(
@@ -93,7 +93,11 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
                 storage_path=tune_folder(jobs[0].config),
                 failure_config=train.FailureConfig(max_failures=RESTARTS),
             ),
-        ).fit()
+        )
+        try:
+            trainer.fit()
+        except (RayError, train.TrainingFailedError) as error:
+            raise workers_error(error) from error
         _require_none_diverged(diverged)
 
 
@@ -124,18 +128,10 @@ def _open_diverged() -> Any:
 
 def _require_none_diverged(diverged: Any) -> None:
     import ray
-    from ray.train.v2.api.exceptions import WorkerGroupError
-
-    class DivergedError(NonFiniteError, WorkerGroupError):
-        """Ends a command with its message, and is an error of the workers for a sweep, which can do without them."""
-
-        def __init__(self, message: str) -> None:
-            Exception.__init__(self, message)
-            self.worker_failures = {0: NonFiniteError(message)}
 
     reasons: Any = ray.get(diverged.reasons.remote())
     if reasons:
-        raise DivergedError(" ".join(f"{recipe}: {reason}" for recipe, reason in sorted(reasons.items())))
+        raise NonFiniteError(" ".join(f"{recipe}: {reason}" for recipe, reason in sorted(reasons.items())))
 
 
 def _missing(works: "Sequence[Workbench[Any]]") -> "Iterator[tuple[Workbench[Any], tuple[int, ...], list[int]]]":

@@ -9,6 +9,8 @@ import contextlib
 import functools
 import itertools
 import logging
+import pickle
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,12 +53,14 @@ def make_features(work: "Workbench[Any]", *, workers: int, gpus: float | Literal
 
     Raises:
         ConfigError: GPUs are requested, but the cluster has none that torch can use.
-        ray.exceptions.RayError: a shard cannot be made; its cause is the actor's error.
+        RayddError: a shard cannot be made; the actor's error, or a PlaceError that names it.
     """
     config, store = work.config, work.store
     address = ray_address(config.place.ray)
     prepare_environment(address)
-    from raydd.cluster.connect import cluster
+    from ray.exceptions import RayError
+
+    from raydd.cluster.connect import cluster, workers_error
     from raydd.cluster.gpus import cores_beside, share_of_worker
     from raydd.cluster.worker_settings import for_workers, settled
     from raydd.data import feature_records, shards_of
@@ -73,9 +77,14 @@ def make_features(work: "Workbench[Any]", *, workers: int, gpus: float | Literal
         config = for_workers(settled(config, cpus=cores, gpus=share), share)
         done = len(shards) - len(missing)
         work.progress("shards of features", done, len(shards))
-        for row in _encode_rows(config, work.data.listing, _rows(missing, workers), workers, cores, share):
-            done += len(row["files"])
-            work.progress("shards of features", done, len(shards))
+        try:
+            for row in _encode_rows(config, work.data.listing, _rows(missing, workers), workers, cores, share):
+                if row["failure"]:
+                    raise pickle.loads(row["failure"])
+                done += len(row["files"])
+                work.progress("shards of features", done, len(shards))
+        except RayError as error:  # actors died
+            raise workers_error(error) from error
 
 
 def _rows(missing: "Sequence[Shard]", workers: int) -> list[list[str]]:
@@ -102,7 +111,7 @@ def _encode_rows(
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=workers, max_tasks_in_flight_per_actor=1)
     dataset = ray.data.from_items([{"files": row} for row in rows], override_num_blocks=len(rows))
-    encode: Any = ShardEncoder  # Ray's types allow only functions
+    encode: Any = ShardEncoderActor  # Ray's types allow only functions
     written_rows = dataset.map(
         encode,
         fn_constructor_args=(config, listing),
@@ -114,8 +123,26 @@ def _encode_rows(
     return iter(written_rows.iter_rows())
 
 
+class ShardEncoderActor:
+    """An actor of the pool. It returns errors instead of raising them, since Ray Data passes on only their text."""
+
+    def __init__(self, config: Config, listing: str) -> None:
+        self._encoder = functools.cache(functools.partial(ShardEncoder, config, listing))
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Write the missing shards of a row, and return the row with its `failure`: a pickled RayddError, or empty."""
+        from raydd.cluster.connect import workers_error
+
+        try:
+            return {**self._encoder()(row), "failure": b""}
+        except Exception as error:
+            failure = workers_error(error)
+            failure.add_note(f"In the worker:\n{traceback.format_exc()}")  # which --debug shows
+            return {**row, "failure": pickle.dumps(failure)}
+
+
 class ShardEncoder:
-    """An actor of the pool, with both encoders and the data set's listing, which has the same path on each node."""
+    """Writes shards, with both encoders and the data set's listing, which has the same path on each node."""
 
     def __init__(self, config: Config, listing: str) -> None:
         from raydd.data import feature_records, load_image_encoder, load_text_encoder, open_data, shards_of
@@ -147,13 +174,23 @@ IMAGES = 128  # per task: a few seconds of work, so that a lost node costs littl
 
 
 def check_on_workers(images: Sequence[ImageSource]) -> Iterator[Judged]:
-    """Check images on the CPUs of the connected cluster; yields the results in the order of the images."""
-    import ray
+    """Check images on the CPUs of the connected cluster; yields the results in the order of the images.
 
+    Raises:
+        RayddError: a batch cannot be checked; the task's error, or a PlaceError that names it.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    from raydd.cluster.connect import workers_error
     from raydd.data.encoding import batches_of
 
     task = ray.remote(num_cpus=1)(_judge_all)
-    for judged in ray.get([task.remote(batch) for batch in batches_of(images, IMAGES)]):
+    try:
+        checked = ray.get([task.remote(batch) for batch in batches_of(images, IMAGES)])
+    except RayError as error:
+        raise workers_error(error) from error
+    for judged in checked:
         yield from judged
 
 

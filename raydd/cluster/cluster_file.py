@@ -19,12 +19,17 @@ from raydd.cluster.environment import ray_address
 from raydd.config import Config
 from raydd.errors import ConfigError
 from raydd.plain_files import read_file
+from raydd.secrets_hidden import remember_command_secrets
 
 ENVIRONMENT = "raydd.env"  # next to the file
 _MOST_BYTES = 2**20  # of each of both files
 _IMAGES = ("image", "image_id", "head_image", "worker_image")
 # Images of Ray, and images with Ray in them, whose tag is Ray's version too.
 _IMAGE = re.compile(r"(?:^|[/:])[\w.-]*ray[\w.-]*:(\d+\.\d+\.\d+)(?:-py(\d)(\d+))?")
+
+# Parts of a shell's text that are quoted: by ' or ", or a character by a backslash.
+_QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.""", re.DOTALL)
+_DOLLAR = "\0"  # no file of a shell has it
 
 
 def compare_versions(file: Path, config: Config) -> str:
@@ -93,13 +98,16 @@ def _entries(tree: Any) -> Iterator[tuple[str, Any]]:
 def nodes_environment(file: Path | None) -> Iterator[None]:
     """Inside the block, use the variables of the `raydd.env` next to a cluster's file, as the nodes do; None: no file.
 
+    Their secrets are redacted in all later messages of this process.
+
     Without variables that hold only on a node: those made of other variables, such as PATH, and a store in a folder.
 
     Raises:
         ConfigError: `raydd.env` is not a list of NAME=VALUE.
     """
-    own = dict(os.environ)
-    os.environ.update(_variables(file.parent / ENVIRONMENT) if file else {})
+    own, variables = dict(os.environ), _variables(file.parent / ENVIRONMENT) if file else {}
+    remember_command_secrets((), variables)
+    os.environ.update(variables)
     try:
         yield
     finally:
@@ -111,11 +119,20 @@ def _variables(file: Path) -> Mapping[str, str]:
     if not file.exists():
         return {}
     lines = read_file(file, _MOST_BYTES).decode().splitlines()
+    text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
     try:
-        words = shlex.split("\n".join(line for line in lines if not line.lstrip().startswith("#")))
+        words = shlex.split(_QUOTED.sub(_with_marked_dollars, text))
     except ValueError as error:
         raise ConfigError(
             f"{file} cannot be read by a shell ({error}). Write NAME=VALUE, quoted where needed."
         ) from error
-    pairs = [word.partition("=")[::2] for word in words if "=" in word and "$" not in word]
+    pairs = [word.replace(_DOLLAR, "$").partition("=")[::2] for word in words if "=" in word and "$" not in word]
     return {name: value for name, value in pairs if name != "RAYDD_STORE" or "://" in value}
+
+
+def _with_marked_dollars(quoted: re.Match[str]) -> str:
+    """Return a quoted part with each `$` marked that is a character, and not the beginning of a variable's name."""
+    part = quoted[0]
+    if part.startswith("'"):
+        return part.replace("$", _DOLLAR)
+    return re.sub(r"\\([\\$])", lambda escaped: _DOLLAR if escaped[1] == "$" else escaped[0], part)

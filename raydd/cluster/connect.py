@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import AuthenticationError, RayError
 
 from raydd.cluster.growth import growth
 from raydd.cluster.launch_failures import LaunchFailures, report_launch_failures
 from raydd.cluster.watched import ray_is_watched
-from raydd.errors import ConfigError, PlaceError
+from raydd.errors import ConfigError, PlaceError, RayddError
 from raydd.plain_files import private_folder
 from raydd.secrets_hidden import hidden
 
@@ -40,7 +40,7 @@ def cluster(address: str, home: Path, say: Callable[[str], None] = log.warning) 
         say: called with a message when the cluster's autoscaler cannot start a machine, from another thread.
 
     Raises:
-        ConfigError: there is no cluster at the address.
+        ConfigError: there is no cluster at the address, or it refuses this process: another version, a wrong token.
         PlaceError: a local cluster does not start.
     """
     if ray.is_initialized():
@@ -69,11 +69,8 @@ def cluster(address: str, home: Path, say: Callable[[str], None] = log.warning) 
         try:
             with _without_log_level_message():
                 ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
-        except ConnectionError as error:
-            raise ConfigError(
-                f"There is no Ray cluster at place.ray {address!r} ({str(error).splitlines()[0]}) "
-                "Start one (`ray start --head`), or set place.ray to local."
-            ) from error
+        except (ConnectionError, RuntimeError, RayError) as error:
+            raise _not_joined(address, error) from error
     in_main_thread = threading.current_thread() is threading.main_thread()
     watch = ray_is_watched(folder) if folder and in_main_thread else contextlib.nullcontext()
     failures = contextlib.nullcontext() if folder else report_launch_failures(LaunchFailures(), say)
@@ -83,6 +80,25 @@ def cluster(address: str, home: Path, say: Callable[[str], None] = log.warning) 
                 yield
         finally:
             ray.shutdown()
+
+
+def _not_joined(address: str, error: Exception) -> ConfigError:
+    """Return the error for a cluster that cannot be joined."""
+    if isinstance(error, AuthenticationError):  # its text has several sentences on Ray's own commands
+        return ConfigError(
+            f"The Ray cluster at place.ray {address!r} refuses this process ({hidden(error.message).rstrip('.')}). "
+            "Set $RAY_AUTH_MODE to token, and $RAY_AUTH_TOKEN to the cluster's token."
+        )
+    text = hidden(" ".join(str(error).split()))[:300].rstrip(".")
+    if isinstance(error, ConnectionError):
+        return ConfigError(
+            f"There is no Ray cluster at place.ray {address!r} ({text}). "
+            "Start one (`ray start --head`), or set place.ray to local."
+        )
+    return ConfigError(
+        f"The Ray cluster at place.ray {address!r} cannot be joined ({text}). Use the cluster's versions of Ray and "
+        "Python here, or run the command on the cluster's head with `ray submit`."
+    )
 
 
 @contextlib.contextmanager
@@ -274,3 +290,19 @@ def reason_of(error: Exception) -> str:
     """Return the type and the last line of the error that a task ended with, with secrets redacted."""
     cause = cause_of(error)
     return hidden(f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1] if str(cause).strip() else ''}")
+
+
+def workers_error(error: Exception) -> RayddError:
+    """Return the error for the user when a worker failed: the worker's own, if it is one of raydd's.
+
+    Args:
+        error: what the worker raised, or what Ray, Ray Data or Ray Train raised for it.
+    """
+    failures: Mapping[int, Exception] = getattr(error, "worker_failures", {})  # of a WorkerGroupError
+    failure = next(iter(failures.values()), getattr(error, "controller_failure", error))
+    if isinstance(cause := cause_of(failure), RayddError):
+        return cause
+    return PlaceError(
+        f"A worker failed: {reason_of(failure).rstrip('.')}. Finished work is kept: correct the cause and give the "
+        "same command again; --debug shows the traceback."
+    )

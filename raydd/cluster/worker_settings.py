@@ -51,7 +51,7 @@ def for_workers(config: Config, gpus: float) -> Config:
 
 
 def without_passwords(config: Config) -> Config:
-    """Return the config without addresses that contain a password or a token, so that it can be sent to MLflow."""
+    """Return the config without addresses that contain a password or a token, so that it can be kept in a file."""
     addresses = {"place.study": config.place.study, "place.mlflow": config.place.mlflow}
     return with_settings(config, {name: "" for name, value in addresses.items() if hide_password(value) != value})
 

@@ -41,7 +41,7 @@ def main(options: Options) -> int:
     """Serve the pages and print their address."""
     from raydd.place import home, make_home, mlflow_address, sqlite_file
     from raydd.terminal.busy import busy_on
-    from raydd.tracking.connection import keep_view
+    from raydd.tracking.connection import answering, keep_view, require_database
 
     place, console = options.settings.place, open_console()
     address, home_folder = mlflow_address(place), home(place)
@@ -51,6 +51,8 @@ def main(options: Options) -> int:
         console.print(f"These runs are on an MLflow server. Its pages: {hide_password(address)}", soft_wrap=True)
         return 0
     _require_free_port(options.port)
+    with answering(address):
+        require_database(address)
     database = sqlite_file(address)
     if database and not database.exists():
         console.print(f"Nothing was tracked yet: {database} is new and empty. `raydd sweep` fills it.", soft_wrap=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from raydd.cluster.worker_settings import without_passwords
 from raydd.compare.plans import TUNED, RowPlan, plan_of, slug
 from raydd.config import CompareConfig, Config
 from raydd.config.compare import MOST_SETS
@@ -15,6 +16,7 @@ from raydd.errors import TrialsError
 from raydd.ranges import as_name
 from raydd.settings import flatten, to_yaml, with_settings
 from raydd.store import fingerprint
+from raydd.store.files import write_whole
 from raydd.tuning.sweeping import run_sweep
 
 _SWEEP_NAME_LENGTH = 110  # longest name of a sweep in characters, without the fingerprint at its end
@@ -27,8 +29,8 @@ def tune(
 ) -> tuple[list[RowPlan], dict[str, str]]:
     """Tune each row that is to be tuned, by a sweep at its own number of pairs.
 
-    The settings found are also written to the comparison's folder as YAML. A row whose trials give no result is left
-    out; the comparison goes on with the other rows.
+    The settings found are also written to the comparison's folder as YAML, without passwords. A row whose trials give
+    no result is left out; the comparison goes on with the other rows.
 
     Returns:
         All rows, with the settings found, and the reason for each row that could not be tuned.
@@ -45,9 +47,8 @@ def tune(
             console.print(f"{plan.description} failed: {error}", markup=False, soft_wrap=True)
             continue
         tuned = plan_of(plan.config, plan.method, plan.data, plan.pairs - 1, TUNED, found)
-        folder.mkdir(parents=True, exist_ok=True)
         file_name = as_name(f"{plan.data}-{slug(plan.method)}-{plan.pairs}")
-        (folder / f"{file_name}.yaml").write_text(to_yaml(tuned.config), encoding="utf-8")
+        write_whole(folder / f"{file_name}.yaml", to_yaml(without_passwords(tuned.config)).encode())
         tuned_plans.append(tuned)
     return tuned_plans, failed
 

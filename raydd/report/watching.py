@@ -4,9 +4,9 @@ It reads the sweep's study and MLflow only, so it can run on another machine tha
 """
 
 import math
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 
 import optuna
 from rich.console import Group, RenderableType
@@ -34,7 +34,9 @@ def sweep_status(study: optuna.Study, mlflow: str, rows: int) -> RenderableType:
         rows: number of trials to show, running trials first, then the latest.
     """
     trials = trials_of(study, objectives_of(study), {})
-    start_times = {studies.identity(trial): trial.datetime_start for trial in study.get_trials(deepcopy=False)}
+    # Epoch seconds, since Optuna's times are of the driver's time zone, and a trial may wait after its draw.
+    start_times = {studies.identity(trial): trial.user_attrs.get(studies.BEGAN) for trial in studies.latest(study)}
+    now = time.time()
     running = [trial for trial in trials if trial.state == "running"]
     latest = [*running, *(trial for trial in reversed(trials) if trial.state != "running")][:rows]
     losses, note = _losses(mlflow, studies.study_id(study), [trial.number for trial in latest])
@@ -43,10 +45,8 @@ def sweep_status(study: optuna.Study, mlflow: str, rows: int) -> RenderableType:
         table.add_column(heading, justify="left" if heading in ("state", "loss", "settings") else "right")
     for trial in latest:
         curve = losses.get(trial.number, [])
-        start_time = start_times[trial.number]
-        seconds = (
-            (datetime.now() - start_time).total_seconds() if trial.state == "running" and start_time else trial.wall
-        )
+        began = start_times[trial.number]
+        seconds = now - began if trial.state == "running" and began else trial.wall
         table.add_row(
             str(trial.number),
             Text(trial.state, style=_STYLES[trial.state]),

@@ -39,10 +39,13 @@ STAGES = {
 }
 """Every stage that keeps records, and whether its finished records have a manifest."""
 QUIET_SECONDS = 3600.0  # a running writer writes at least once within this time
+PROBE = "probe-"
+"""Beginning of the name of a small file that a command writes and deletes to try the store; 16 hex digits follow."""
 _UPSTREAM = {"experts": "experts", "features_set": "synthetic", "synthetic": "synthetic", "texts": "texts"}
 _RAY_FOLDER = "ray-runs"  # Ray's own files, in a bucket next to the records
 _FINGERPRINT = re.compile(rf"[0-9a-f]{{{LENGTH}}}")
 _PART_NAME = re.compile(r"\..+\.[0-9a-f]{16}\.part")
+_PROBE_NAME = re.compile(rf"{PROBE}[0-9a-f]{{16}}")
 _READERS = 4
 
 
@@ -131,7 +134,7 @@ def delete(store: Store, findings: Iterable[Finding]) -> tuple[str, ...]:
     for finding in findings:
         if finding.kind not in DELETABLE:
             continue
-        if _PART_NAME.fullmatch(finding.name.split("/")[-1]):  # its writer is dead, and no other writer uses this name
+        if _is_temporary(finding.name):  # its writer is dead, and no other writer uses this name
             store.remove(finding.name)
             deleted.append(finding.name)
         else:
@@ -166,8 +169,8 @@ def _group_by_record(entries: Sequence[StoreEntry]) -> tuple[dict[str, list[Stor
         stage, *rest = item.name.split("/")
         if stage in STAGES and len(rest) > 1 and _FINGERPRINT.fullmatch(rest[0]):
             records[f"{stage}/{rest[0]}"].append(item)
-        elif _PART_NAME.fullmatch(item.name.split("/")[-1]):
-            findings += _abandoned_part(item)
+        elif _is_temporary(item.name):
+            findings += _abandoned(item)
         elif not item.is_folder:
             unknown_counts[stage if stage not in STAGES else "/".join([stage, *rest[:1]])] += 1
     for name, count in unknown_counts.items():
@@ -184,8 +187,8 @@ def _inspect_record(store: Store, key: str, entries: Sequence[StoreEntry]) -> _I
     for item in entries:
         if item.is_folder or any(item.name.startswith(f"{name}/") for name in blocking_folders):
             continue
-        if _PART_NAME.fullmatch(item.name.split("/")[-1]):
-            findings += _abandoned_part(item)
+        if _is_temporary(item.name):
+            findings += _abandoned(item)
         else:
             files.append(item)
     names = {item.name for item in files}
@@ -241,10 +244,16 @@ def _check_file(store: Store, name: str, sha256: str = "") -> list[Finding]:
     return [Finding(name, fault.kind, fault.reason)] if fault else []
 
 
-def _abandoned_part(item: StoreEntry) -> list[Finding]:
+def _is_temporary(name: str) -> bool:
+    """Whether a file is there for a moment only: a file that is being written, or a probe of the store."""
+    return bool(_PART_NAME.fullmatch(name.split("/")[-1]) or _PROBE_NAME.fullmatch(name))
+
+
+def _abandoned(item: StoreEntry) -> list[Finding]:
     if item.is_folder or time.time() - item.changed < QUIET_SECONDS:
         return []
-    return [Finding(item.name, "orphaned", "is an incomplete file, which a killed writer left")]
+    kind = "a probe of the store" if item.name.startswith(PROBE) else "an incomplete file"
+    return [Finding(item.name, "orphaned", f"is {kind}, which a killed writer left")]
 
 
 def _has_record_suffix(name: str) -> bool:

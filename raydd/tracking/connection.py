@@ -10,12 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raydd.place import sqlite_file
-from raydd.secrets_hidden import hidden
+from raydd.errors import PlaceError
+from raydd.place import sqlite_file, try_database
+from raydd.secrets_hidden import hidden, hide_password
 
 EXPERIMENT = "raydd"
 
 _PAGE = 1000  # runs of one request
+_SERVERS = ("postgresql", "mysql", "mssql")  # databases of MLflow's that are no file
+_ANSWER_SECONDS = 5  # time limit for a database to answer
+# Options of PostgreSQL's drivers: time limits for a connection's start, in seconds, and for what is sent, in ms.
+_LIMITS = {"connect_timeout": str(_ANSWER_SECONDS), "tcp_user_timeout": str(1000 * _ANSWER_SECONDS)}
 
 
 def metric_name(key: str) -> str:
@@ -54,20 +59,77 @@ def prepare_mlflow() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
+def open_client(address: str) -> Any:
+    """Return MLflow's client, after trying an address that is a database server: MLflow would try for 101 seconds.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: the database does not answer, or refuses the login.
+        ImportError: its driver is not installed.
+    """
+    prepare_mlflow()
+    require_database(address)
+    from mlflow import MlflowClient
+
+    return MlflowClient(_with_limits(address))
+
+
+def require_database(address: str) -> None:
+    """Try an address that is a database server; any other address is taken as it is.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: it does not answer, or refuses the login.
+        ImportError: its driver is not installed.
+    """
+    if address.partition("://")[0].partition("+")[0] in _SERVERS:
+        try_database(address, _ANSWER_SECONDS)
+
+
+@contextlib.contextmanager
+def answering(address: str) -> Iterator[None]:
+    """Turn errors of MLflow and of its database into a PlaceError that names the address."""
+    try:
+        yield
+    except Exception as error:
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        if not isinstance(error, MlflowException | SQLAlchemyError | ImportError):
+            raise
+        raise PlaceError(
+            f"MLflow at {hide_password(address)} does not answer ({first_line(error)}). Start it, or set place.mlflow "
+            "to another address, or to none to track nothing and show no curves."
+        ) from error
+
+
+def _with_limits(address: str) -> str:
+    """Return the address with time limits, for a database that goes away while a sweep runs."""
+    if not address.startswith("postgresql"):
+        return address
+    from sqlalchemy import make_url
+
+    url = make_url(address)
+    if not url.get_dialect().driver.startswith("psycopg"):
+        return address
+    missing = {name: value for name, value in _LIMITS.items() if name not in url.query}
+    return url.update_query_dict(missing).render_as_string(hide_password=False)
+
+
 def connect(address: str, artifacts: Path | None = None) -> Connection:
     """Connect to MLflow, and create the experiment if it is missing.
 
     Args:
         address: MLflow's tracking address.
         artifacts: folder for artefacts if `address` is a database.
+
+    Raises:
+        Exception: MLflow does not answer; MLflow, its database and the database's driver have their own error types.
     """
     prepare_mlflow()
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it would log each migration of a new database
     with _locked(address):  # two processes that create the same database at once would break it
-        client = MlflowClient(address)
+        client = open_client(address)
         location = artifacts.as_uri() if artifacts and address.startswith("sqlite") else None
         if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
             try:

@@ -1,13 +1,10 @@
 """Reads the metrics that MLflow has of a sweep's trials."""
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from raydd.errors import PlaceError
 from raydd.place import sqlite_file
-from raydd.secrets_hidden import hide_password
-from raydd.tracking.connection import EXPERIMENT, Connection, first_line, metric_name, prepare_mlflow
+from raydd.tracking.connection import EXPERIMENT, Connection, answering, metric_name, open_client
 
 
 class History:
@@ -28,11 +25,8 @@ class History:
         self._runs: dict[int, Any] = {}
         if address == "none" or not _may_exist(address):
             return
-        prepare_mlflow()
-        from mlflow import MlflowClient
-
-        with _answering(address):
-            self._client = MlflowClient(address)
+        with answering(address):
+            self._client = open_client(address)
             experiment = self._client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
                 return
@@ -55,7 +49,7 @@ class History:
         names = {key: metric_name(key) for key in keys}
         if run is None:
             return {}
-        with _answering(self._address):
+        with answering(self._address):
             return {
                 key: sorted(
                     (point.step, point.value) for point in self._client.get_metric_history(run.info.run_id, name)
@@ -63,20 +57,6 @@ class History:
                 for key, name in names.items()
                 if name in run.data.metrics
             }
-
-
-@contextlib.contextmanager
-def _answering(address: str) -> Iterator[None]:
-    """Turn MLflow's errors into a PlaceError that names its address."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        raise PlaceError(
-            f"MLflow at {hide_password(address)} does not answer ({first_line(error)}). Start it, or set place.mlflow "
-            "to none to go on without its curves."
-        ) from error
 
 
 def _may_exist(address: str) -> bool:

@@ -33,6 +33,7 @@ BEAT_SECONDS = 10.0
 PATIENCE_SECONDS = 90.0  # a driver on another machine that was silent for this long is considered dead
 
 _DRIVER = "driver"
+_ENDED = ("Z", "X", "x")  # states in /proc of a process that has ended
 _FREE = "null"  # the mark, as JSON, of a study without a driver
 _MARKS = sql.table("study_user_attributes", sql.column("study_id"), sql.column("key"), sql.column("value_json"))
 
@@ -81,6 +82,16 @@ def is_driven(study: optuna.Study) -> bool:
     """Whether a live process runs this sweep."""
     mark = study.user_attrs.get(_DRIVER)
     return bool(mark) and _is_alive(mark)
+
+
+def require_undriven(study: optuna.Study) -> None:
+    """Refuse a sweep that a live process runs, before any work is done for it; `driving` checks again.
+
+    Raises:
+        ConfigError: another process runs this sweep.
+    """
+    if is_driven(study):
+        raise _driven_elsewhere(study)
 
 
 def _acquire(study: optuna.Study, beat_seconds: float) -> str:
@@ -189,11 +200,21 @@ def _is_alive(mark: Mapping[str, Any]) -> bool:
 
 
 def _process_start(pid: int) -> float:
-    """Return when a process began: on Linux in ticks since the machine's start, so that clock changes do not matter."""
+    """Return when a process began: on Linux in ticks since the machine's start, so that clock changes do not matter.
+
+    Raises:
+        psutil.NoSuchProcess: it has ended, also if its parent has not asked for its exit code yet.
+    """
     try:
-        return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return psutil.Process(pid).create_time()
+        process = psutil.Process(pid)
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            raise psutil.NoSuchProcess(pid) from None
+        return process.create_time()
+    if state in _ENDED:
+        raise psutil.NoSuchProcess(pid)
+    return float(fields[18])
 
 
 def _process_namespace() -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
-from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.exceptions import RayError
+from ray.train import TrainingFailedError
 from rich.console import Console
 
 from raydd.cluster.connect import reason_of, require_room, slots_now
@@ -23,6 +24,7 @@ from raydd.cluster.gpus import (
     usable_cards,
 )
 from raydd.config import Config
+from raydd.errors import NonFiniteError, RayddError
 from raydd.progress import silent
 from raydd.protocols import Workbench, open_workbench
 from raydd.settings import with_settings
@@ -189,8 +191,16 @@ def make_shared_experts(work: Workbench[Any], plan: Plan, study: optuna.Study, c
             return
         try:
             make_experts(sharing, workers=workers, gpus=sweep.gpu_share)
-        except WorkerGroupError as error:  # a recipe that diverges must fail only the trials that use it
-            reason = reason_of(next(iter(error.worker_failures.values()), error))
-            console.print(
-                f"not all experts were trained: {reason}. Trials train the missing ones.", markup=False, soft_wrap=True
-            )
+        except NonFiniteError as error:  # a recipe that diverges must fail only the trials that use it
+            reason = str(error)
+        except RayddError as error:
+            if not isinstance(error.__cause__, TrainingFailedError | RayError):  # no worker's
+                raise
+            reason = reason_of(error)
+        else:
+            return
+        console.print(
+            f"not all experts were trained: {reason} Trials train the missing ones.",
+            markup=False,
+            soft_wrap=True,
+        )

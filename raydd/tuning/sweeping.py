@@ -31,7 +31,7 @@ from raydd.terminal.text import count_of
 from raydd.tracking.runs import Tracking
 from raydd.tuning import study as studies
 from raydd.tuning.finals import Candidate, Finalist, run_finals
-from raydd.tuning.lease import driving
+from raydd.tuning.lease import driving, require_undriven
 from raydd.tuning.live import LiveTable, what_runs
 from raydd.tuning.logbook import Logbook
 from raydd.tuning.metrics import Metrics
@@ -80,6 +80,7 @@ def run_sweep(
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space = _checked_space(config, given)
+    _require_startable(config, space, dry_run=dry_run)
     # Tracking is closed last: the trials of an interrupted sweep must not keep running while its queue is sent.
     with (
         contextlib.ExitStack() as closing,
@@ -164,6 +165,17 @@ def _checked_space(config: Config, given: Collection[str]) -> Space:
     draw_configs(space, config)
     find_sampler(config.sweep.sampler)(config.sweep.seed)
     return with_fixed_settings(space, config, given)
+
+
+def _require_startable(config: Config, space: Space, *, dry_run: bool) -> None:
+    """Refuse other settings than the sweep was started with, and a second driver, before Ray or a machine starts.
+
+    Both are checked again later, since another process may begin the sweep in the meantime.
+    """
+    base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpu_share)
+    study = studies.find_study(base, space, base.place.study)
+    if study and not dry_run:
+        require_undriven(study)
 
 
 def _join_cluster(

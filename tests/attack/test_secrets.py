@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import math
 import os
 import sqlite3
 import stat
@@ -23,7 +24,9 @@ from mlflow_server import door, mlflow_server
 from postgres import Postgres
 from s3_server import BUCKET, Server, s3  # noqa: F401
 
-from raydd import secrets_hidden
+from raydd import preflight, secrets_hidden
+from raydd.config import Config
+from raydd.settings import load
 
 SECRET = "pl4nted-S3cret"
 ENDPOINT = f"s3://b/x?region=r&endpoint_override=http%3A%2F%2Fu%3A{SECRET}%40127.0.0.1%3A1"
@@ -147,6 +150,38 @@ def _shown(message, category, filename, lineno, file=None, line=None) -> None:
     sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
+def test_a_comparison_s_files_hold_no_password(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Ray and a database: a sweep that found something, and rows that nobody makes."""
+    from raydd.compare import comparing, plan_table, tuned_rows
+    from raydd.tuning.finals import Candidate
+    from raydd.tuning.results import SweepResult
+
+    def sweep(config: Config, *_: object, **__: object) -> SweepResult:
+        assert SECRET in config.place.study
+        best = Candidate(0, {"distill.image_lr": 0.2}, 30.0, (), math.nan)
+        return SweepResult(config.sweep.name, config, ("r_mean",), {}, {}, {}, {}, (), best, (), {})
+
+    monkeypatch.setenv("RAYDD_STUDY", ADDRESSES[0])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://u:{SECRET}@127.0.0.1:9")
+    monkeypatch.setattr(preflight, "require_ready", lambda *_: None)
+    monkeypatch.setattr(comparing, "cluster", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(tuned_rows, "run_sweep", sweep)
+    monkeypatch.setattr(plan_table, "is_made", lambda *_: False)
+    for name, value in {"require_room": None, "prepare": None, "make_rows": [], "write_comparison": []}.items():
+        monkeypatch.setattr(comparing, name, lambda *_, value=value: value)
+    given = flags(tiny_data, tmp_path / "home", compare_methods="lors", compare_pairs=5, compare_trials=2)
+    at = given.index("--place.mlflow")
+    del given[at : at + 2]
+    said = attack("compare", *given)
+    assert said.code == 0, said.error
+    assert SECRET not in said.out + said.error
+    files = {path.name: path for path in (tmp_path / "home").rglob("*") if path.is_file()}
+    assert load(files["tiny-lors-6.yaml"]).distill.image_lr == 0.2
+    assert leaks({SECRET}, {name: path.read_bytes() for name, path in files.items()}) == []
+
+
 @pytest.mark.slow
 def test_a_sweep_leaves_its_passwords_nowhere(tiny_data: Path, s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """Records in a bucket, trials in PostgreSQL, runs on an MLflow server: each asks for a secret of its own."""
@@ -186,9 +221,11 @@ def test_a_sweep_leaves_its_passwords_nowhere(tiny_data: Path, s3: Server, monke
         at = given.index("--place.mlflow")
         del given[at : at + 2]
         lines = stack.enter_context(command_lines())
-        for name in ("sweep", "report"):
+        compared = {"methods": "lors", "pairs": 5, "trials": 1, "sets": 1, "checks": 0}
+        compared_flags = [part for name, value in compared.items() for part in (f"--compare.{name}", str(value))]
+        for name, more in {"sweep": [], "report": [], "compare": compared_flags}.items():
             with (folder / "shown.log").open("ab") as log:
-                command = [sys.executable, "-m", "raydd.cli", name, *given]
+                command = [sys.executable, "-m", "raydd.cli", name, *given, *more]
                 ended = subprocess.run(command, env={**os.environ, **places}, stdout=log, stderr=log, cwd=folder)
             assert ended.returncode == 0, (folder / "shown.log").read_text()
         assert any("raylet" in line for line in lines)
@@ -205,6 +242,7 @@ def test_a_sweep_leaves_its_passwords_nowhere(tiny_data: Path, s3: Server, monke
         assert any(path.parts[-3].startswith("session_") for path in files)
         assert leaks(forms, {str(path): path.read_bytes() for path in files}) == []
         assert json.loads((home / "sweeps" / "small" / "result.json").read_text())["finalists"]
+        assert (home / "comparisons" / "compare" / "tiny-lors-6.yaml").is_file()
         with sqlite3.connect(folder / "mlflow.db") as database:
             assert database.execute("select count(*) from params").fetchone()[0] > 0
         assert {each: stat.S_IMODE(each.stat().st_mode) for each in (home, home / "ray")} == {

@@ -1,6 +1,7 @@
 """Where Ray keeps its sessions: it opens the folder that it is given to all, so that folder lies in a closed one."""
 
 import contextlib
+import re
 import signal
 import stat
 import subprocess
@@ -9,11 +10,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from ray.exceptions import RayTaskError
+from ray.exceptions import AuthenticationError, OutOfMemoryError, RaySystemError, RayTaskError
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from raydd.cluster import connect
 from raydd.cluster.failures import failure_of
-from raydd.errors import ConfigError, PlaceError
+from raydd.errors import ConfigError, DataError, NonFiniteError, PlaceError
 
 
 @pytest.fixture
@@ -53,6 +55,40 @@ def test_a_ray_that_does_not_start_is_said_with_the_place_of_its_logs(tmp_path: 
     with pytest.raises(PlaceError, match="timed out during startup") as error, connect.cluster("local", tmp_path):
         pass
     assert str(connect._session_folder(tmp_path)) in str(error.value)
+
+
+MISMATCH = "Version mismatch: The cluster was started with:\n    Ray: 2.60.0\n    Python: 3.11.4\nThis process on here"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            ConnectionError("Could not find any running Ray instance. Specify one."),
+            "There is no Ray cluster at place.ray",
+        ),
+        (ConnectionError(), "There is no Ray cluster at place.ray"),
+        (
+            RuntimeError(MISMATCH),
+            "with: Ray: 2.60.0 Python: 3.11.4 This process on here). Use the cluster's versions of",
+        ),
+        (
+            AuthenticationError("Authentication failed."),
+            "refuses this process (Authentication failed). Set $RAY",
+        ),
+        (RaySystemError("System error: lost"), "cannot be joined (System error: "),
+    ],
+)
+def test_a_cluster_that_cannot_be_joined_is_named_in_one_line(tmp_path: Path, monkeypatch, error: Exception, said: str):
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(connect.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(connect.ray, "init", fail)
+    with pytest.raises(ConfigError, match=re.escape(said)) as told, connect.cluster("10.0.0.1:6379", tmp_path):
+        pass
+    assert "place.ray '10.0.0.1:6379'" in str(told.value)
+    assert "\n" not in str(told.value)
 
 
 def test_an_interrupt_that_python_dropped_is_raised_later():
@@ -146,3 +182,22 @@ def test_a_store_that_was_away_ends_a_command_whose_tasks_needed_it(monkeypatch)
         next(found)
     del results["b"]
     assert len(list(connect.outcomes({name: name for name in results}))) == 2
+
+
+def test_a_worker_s_error_is_raydd_s_own_or_one_sentence_that_names_it():
+    told = DataError("The image a.png is gone. Put it back.")
+    remote = RayTaskError("judge", "\x1b[36mray::judge()\x1b[39m\nTraceback", told).as_instanceof_cause()
+    assert isinstance(remote, DataError)  # and its text is that of the traceback
+    assert connect.workers_error(remote) is told
+    diverged = NonFiniteError("Expert 3 diverged. Lower experts.lr.")
+    assert connect.workers_error(WorkerGroupError("Traceback", {3: diverged})) is diverged
+    assert connect.workers_error(ControllerError(told)) is told
+    for error, reason in (
+        (RayTaskError("judge", "Traceback", KeyError("jpg")), "KeyError: 'jpg'"),
+        (WorkerGroupError("Traceback", {0: ValueError("no room\nat all")}), "ValueError: at all"),
+        (ControllerError(TimeoutError("no CPU came")), "TimeoutError: no CPU came"),
+        (OutOfMemoryError("Memory on the node was full."), "OutOfMemoryError: Memory on the node was full"),
+    ):
+        found = connect.workers_error(error)
+        assert isinstance(found, PlaceError)
+        assert str(found).startswith(f"A worker failed: {reason}. Finished work is kept: ")

@@ -38,6 +38,15 @@ def test_a_server_of_its_own_shows_its_runs_itself(capsys: pytest.CaptureFixture
     assert "http://127.0.0.1:5999" in capsys.readouterr().out
 
 
+def test_a_database_that_is_away_is_named_before_a_server_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["--port", str(free_port()), "--place.home", str(tmp_path)]
+    assert main(["board", *arguments, "--place.mlflow", "postgresql+psycopg://me:pl4nted@127.0.0.1:9/x"]) == 2
+    said = capsys.readouterr().err
+    assert "MLflow at postgresql+psycopg://me:***@127.0.0.1:9/x does not answer" in said
+    assert "pl4nted" not in said
+    assert not (tmp_path / "board.log").exists()
+
+
 @pytest.mark.slow
 def test_an_address_that_mlflow_refuses_ends_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     arguments = ["--port", str(free_port()), "--place.home", str(tmp_path), "--place.mlflow", "what://me:pl4nted@ever"]

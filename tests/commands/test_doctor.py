@@ -1,6 +1,7 @@
 import importlib
 import importlib.metadata
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import psutil
 import pytest
 import torch
 
-from raydd import checkup, preflight
+from raydd import checkup, preflight, secrets_hidden
 from raydd.checkup import examine
 from raydd.cli import main
 from raydd.cluster.cluster_file import nodes_environment, versions_in
@@ -326,6 +327,46 @@ def test_a_cluster_without_places_of_its_own_keeps_them_on_its_head(config: Conf
     (cluster.parent / "raydd.env").unlink()
     with nodes_environment(cluster):
         assert "there is no" in checks(config, "sweep", cluster)["environment"].text
+
+
+def test_values_of_the_nodes_environment_are_those_that_a_shell_reads(cluster: Path):
+    (cluster.parent / "raydd.env").write_text(
+        "A='pa$word'\nB=pa\\$word\nC=\"it's pa\\$word\"\n"
+        "D=$HOME/x\nE=\"it's $HOME\"\nF='$A'$A\nG=\"a'b\" H='c$d'\nI=\"\\\\$HOME\"\n"
+    )
+    with nodes_environment(cluster):
+        found = {name: os.environ.get(name) for name in "ABCDEFGHI"}
+    done = subprocess.run(
+        ["sh", "-c", "set -a; . ./raydd.env; env"],
+        cwd=cluster.parent,
+        env={},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    read = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    of_variables = {"D", "E", "F", "I"}  # which hold on a node alone
+    assert found == {name: None if name in of_variables else read[name] for name in "ABCDEFGHI"}
+
+
+def test_secrets_of_the_nodes_environment_are_not_shown(config: Config, cluster: Path, monkeypatch, capsys):
+    monkeypatch.setattr(secrets_hidden, "_known_secrets", set())
+    secrets = ("pl$nted-1", "planted-2", "planted-3")
+    (cluster.parent / "raydd.env").write_text(
+        f"PGPASSWORD='{secrets[0]}'\nRAY_AUTH_TOKEN={secrets[1]}\nRAYDD_STUDY=postgresql://me:{secrets[2]}@127.0.0.1:9/x\n"
+    )
+
+    def fail(*_: object) -> None:
+        raise OSError(f"refused: {os.environ['PGPASSWORD']} {os.environ['RAY_AUTH_TOKEN']} {os.environ['RAYDD_STUDY']}")
+
+    monkeypatch.setattr(preflight, "_connect", fail)
+    monkeypatch.setattr(preflight, "_check_reader", fail)
+    given = {"place.home": config.place.home, "data.root": config.data.root, "data.reader": "flat-json"}
+    flags = [part for name, value in given.items() for part in (f"--{name}", value)]
+    assert main(["doctor", "sweep", "--cluster", str(cluster), *flags]) == 1
+    said = capsys.readouterr()
+    assert said.out.count("***") >= 4
+    assert not any(secret in said.out + said.err for secret in secrets)
 
 
 def test_an_environment_that_no_shell_reads_is_refused(cluster: Path):

@@ -17,8 +17,10 @@ from raydd.report.making import report_of_sweep
 from raydd.report.sets import PageOptions
 from raydd.sets.read import open_set
 from raydd.settings import load
-from raydd.sweep import sweep
+from raydd.sweep import enqueue, sweep
 from raydd.tuning import study as studies
+from raydd.tuning import sweeping
+from raydd.tuning.lease import driving
 from raydd.tuning.redraws import draws_of
 
 SETS = "synthetic.safetensors"
@@ -182,6 +184,21 @@ def test_trials_that_are_draws_themselves_are_not_drawn_again(ray_here, settings
 def test_a_wrong_space_stops_before_ray_starts(settings, tmp_path):
     (tmp_path / "space.py").write_text("def small(trial):\n    return {'distill.imag_lr': 1.0}\n")
     with pytest.raises(ConfigError, match=r"distill\.image_lr"):
+        run(settings)
+
+
+def test_other_settings_and_a_second_driver_are_refused_before_ray_starts(settings, tmp_path, monkeypatch):
+    def join(*_):
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(sweeping, "cluster", join)
+    (tmp_path / "trials.yaml").write_text("- distill.image_lr: 0.07\n")
+    enqueue(load(settings=settings), tmp_path / "trials.yaml", console=Console(file=io.StringIO()))  # begins the sweep
+    with pytest.raises(ConfigError, match=r"was started with distill\.steps 10, and this command says 20"):
+        run({**settings, "distill.steps": 20})
+    with driving(study_of(settings)), pytest.raises(ConfigError, match="is being run by process"):
+        run(settings)
+    with pytest.raises(AssertionError, match="Ray was started"):
         run(settings)
 
 

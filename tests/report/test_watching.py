@@ -1,10 +1,13 @@
 import io
+import time
 
 import optuna
+import pytest
 from made_studies import searched
 from rich.console import Console
 
 from raydd.report.watching import sweep_status
+from raydd.tuning import study as studies
 from raydd.tuning.lease import driving
 
 
@@ -26,6 +29,26 @@ def test_running_trials_stand_first_and_the_latest_after_them(tmp_path):
     assert lines[3].split()[:2] == ["60", "running"]
     assert [line.split()[0] for line in lines[4:]] == ["59", "58", "57"]
     assert "image_lr 0.25" in lines[3]
+
+
+@pytest.mark.parametrize(("began", "shown_time"), [(time.time() - 3 * 3600, "3.0 h"), (None, "")])
+def test_the_time_of_a_running_trial_counts_from_its_first_step_in_any_time_zone(
+    tmp_path, monkeypatch, began, shown_time
+):
+    study = searched(1, ("r_mean",), storage=f"sqlite:///{tmp_path}/study.db")
+    trial = study.ask()  # whose time of start is that of its draw, in the time zone of the driver
+    trial.set_user_attr("settings", {})
+    if began:
+        trial.set_user_attr(studies.BEGAN, began)
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        with driving(study):
+            heading, line = shown(study, 1)[2:]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert line[heading.index("time") - 3 : heading.index("settings")].strip() == shown_time
 
 
 def test_a_trial_whose_driver_is_gone_is_called_interrupted():

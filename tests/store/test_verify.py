@@ -13,7 +13,7 @@ from s3_server import BUCKET, Server
 
 from raydd.errors import RecordError
 from raydd.store import Record, Store
-from raydd.store.verify import STAGES, Finding, delete, verify
+from raydd.store.verify import PROBE, STAGES, Finding, delete, verify
 
 ROOT = Path(__file__).parents[2]
 HALF = ".pairs.parquet.0123456789abcdef.part"
@@ -139,6 +139,20 @@ def test_what_killed_writers_left_is_orphaned_after_an_hour(store: Store):
     assert set(delete(store, found)) == orphans
     assert store.names("scores") == []
     assert records["synthetic"].complete
+    assert kinds(store) == {}
+
+
+def test_a_probe_that_a_killed_command_left_is_orphaned_after_an_hour(store: Store):
+    probe = f"{PROBE}0123456789abcdef"
+    fill(store)
+    store.write(probe, b"x")
+    assert kinds(store) == {}
+    assert store.folder
+    age(store.folder)
+    found = verify(store).findings
+    assert [(finding.name, finding.kind) for finding in found] == [(probe, "orphaned")]
+    assert "is a probe of the store" in found[0].reason
+    assert delete(store, found) == (probe,)
     assert kinds(store) == {}
 
 

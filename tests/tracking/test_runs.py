@@ -107,6 +107,18 @@ def test_nobody_waits_for_a_server_that_is_not_there():
     assert said[-1].startswith("1000 entries")
 
 
+def test_the_end_waits_for_a_database_that_is_not_there_no_longer_than_it_says():
+    said = []
+    tracking = Tracking(f"postgresql+psycopg://me@127.0.0.1:{free_port()}/x", say=said.append, grace=0.2, pause=0.05)
+    tracking.run("trial", ("raydd.trial", "seven/0")).curve([{"step": 1, "loss": 1.0}])
+    wait_until(lambda: said)  # MLflow's client takes its time to be imported
+    begin = time.monotonic()
+    tracking.close()
+    assert time.monotonic() - begin < 10  # MLflow tries an unreachable database for 101 s
+    assert "does not answer" in said[0]
+    assert said[-1].startswith("1 entries")
+
+
 def test_none_tracks_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where MLflow would put its database and its artefacts by itself
     with Tracking("none") as tracking:

@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,11 +12,11 @@ import psutil
 import pytest
 import torch
 from nodes import cluster_of
-from ray.train.v2.api.exceptions import WorkerGroupError
 from safetensors.torch import load_file
 
 import raydd
-from raydd.cluster.connect import cluster, forget_interrupt, reason_of
+from raydd.cli import main
+from raydd.cluster.connect import cluster, forget_interrupt
 from raydd.config import Config
 from raydd.distill.experts import Experts
 from raydd.errors import NonFiniteError
@@ -95,13 +96,19 @@ def test_the_driver_asks_a_store_only_for_what_was_missing_and_a_bucket_less_oft
 def test_experts_that_diverge_end_with_the_reason_once_all_other_recipes_are_trained(config):
     diverging, sound = with_settings(config, {"experts.lr": 1e6}), config
     work = raydd.open(diverging)
-    with pytest.raises(WorkerGroupError) as failed:
+    with pytest.raises(NonFiniteError, match=f"^{work.experts_record.folder}: Expert "):
         make_experts([work, raydd.open(sound)], workers=2)
-    assert isinstance(failed.value, NonFiniteError)
-    reason = reason_of(next(iter(failed.value.worker_failures.values())))
-    assert reason.startswith(f"NonFiniteError: {work.experts_record.folder}: Expert ")
-    assert reason == f"NonFiniteError: {failed.value}"
     assert raydd.open(sound, open_store(sound.place)).missing_experts == []
+
+
+@pytest.mark.slow
+def test_experts_that_diverge_end_with_the_reason(config, capsys):
+    given = {name: value for name, value in flatten(config).items() if value != flatten(load())[name]}
+    flags = [part for name, value in {**given, "experts.lr": 1e6}.items() for part in (f"--{name}", str(value))]
+    assert main(["experts", "--workers", "2", *flags]) == 2
+    errors = capsys.readouterr().err
+    assert re.search(r"^raydd: .*: Expert \d .* Lower experts\.lr\.$", errors, re.MULTILINE), errors
+    assert "Traceback" not in errors
 
 
 @pytest.mark.slow

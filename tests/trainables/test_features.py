@@ -8,10 +8,12 @@ import torch
 from stage_settings import Work
 
 import raydd
+from raydd.cli import main
 from raydd.cluster import gpus
 from raydd.data import feature_shards
+from raydd.errors import DataError, PlaceError
 from raydd.place import open_store
-from raydd.settings import with_settings
+from raydd.settings import flatten, with_settings
 from trainables import features
 from trainables.features import ShardEncoder, make_features
 
@@ -82,8 +84,39 @@ def test_an_actor_that_dies_costs_the_shard_in_its_hands(mortal, tmp_path):
 
 @pytest.mark.slow
 def test_a_shard_that_kills_every_actor_ends_with_an_error(mortal):
-    with pytest.raises(ray.exceptions.RayError):
+    with pytest.raises(PlaceError, match=r"A worker failed: .*Error: .*give the same command again"):
         make_features(raydd.open(with_settings(mortal, {"encoders.image": "mortal_encoders:always"})), workers=2)
+
+
+@pytest.mark.slow
+def test_a_command_ends_with_the_error_of_its_worker(mortal, capsys):
+    given = {"encoders.image": "mortal_encoders:refuses", "encoders.image_weights": ""}
+    given |= {name: flatten(mortal)[name] for name in ("data.reader", "data.root", "encoders.text_weights")}
+    given |= {"place.home": mortal.place.home}
+    flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    assert main(["features", "--workers", "1", *flags]) == 2
+    errors = capsys.readouterr().err
+    assert errors.endswith("raydd: The images are too dark. Take others.\n")
+    assert "Traceback" not in errors
+    assert main(["features", "--workers", "1", "--debug", *flags]) == 2
+    assert "in forward\n    raise DataError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "raised"), [(DataError("too dark"), DataError), (KeyError("dark"), PlaceError)])
+def test_an_actor_passes_its_error_on_as_it_is(config, monkeypatch, error, raised):
+    class Encoder:
+        def __init__(self, config, listing):
+            raise error
+
+    def encoded(config, listing, rows, workers, cpus, gpus):
+        actor = features.ShardEncoderActor(config, listing)
+        return iter([actor({"files": row}) for row in rows])
+
+    monkeypatch.setattr(features, "ShardEncoder", Encoder)
+    monkeypatch.setattr(features, "_encode_rows", encoded)
+    with pytest.raises(raised, match="dark") as failed:
+        make_features(raydd.open(config), workers=1)
+    assert "raise error" in failed.value.__notes__[0]
 
 
 def test_workers_encode_captions_alone_where_the_image_encoder_is_trained(config, monkeypatch):

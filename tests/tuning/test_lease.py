@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import optuna
 import psutil
@@ -94,7 +95,7 @@ def test_a_driver_that_was_taken_for_dead_ends(study):
     assert study.user_attrs["driver"]["host"] == "elsewhere"  # whose mark stays
 
 
-def test_a_killed_driver_leaves_the_study_free(study, config, address):
+def test_a_killed_driver_leaves_the_study_free_at_once(study, config, address, monkeypatch):
     code = f"""
 import optuna, os, signal
 from raydd.tuning.lease import driving
@@ -104,10 +105,16 @@ with driving(study):
         pass
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    subprocess.run([sys.executable, "-c", code], check=False)
-    assert study.user_attrs["driver"]["pid"]
-    with lease.driving(study):
-        pass
+    with subprocess.Popen([sys.executable, "-c", code]) as killed:
+        os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)  # a zombie: nobody has asked for its exit code yet
+        assert study.user_attrs["driver"]["pid"] == killed.pid
+        assert not lease.is_driven(study)
+        monkeypatch.setattr(lease, "Path", lambda _: Path("/nowhere"))  # as without /proc
+        with pytest.raises(psutil.NoSuchProcess):
+            lease._process_start(killed.pid)
+        monkeypatch.undo()
+        with lease.driving(study):
+            pass
 
 
 def test_a_driver_elsewhere_is_given_time(study):

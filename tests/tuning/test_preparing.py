@@ -3,9 +3,11 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from optuna.trial import TrialState
+from ray.train.v2.api.exceptions import WorkerGroupError
 from rich.console import Console
 from stage_settings import TINY
 
@@ -14,7 +16,7 @@ from raydd.cluster import connect
 from raydd.cluster.gpus import Cards
 from raydd.cluster.growth import Growth
 from raydd.config import Config
-from raydd.errors import ConfigError
+from raydd.errors import ConfigError, NonFiniteError, RayddError
 from raydd.settings import with_settings
 from raydd.store import Store
 from raydd.tuning import preparing
@@ -110,3 +112,30 @@ def test_a_sweep_that_has_all_its_trials_runs_its_failed_ones_again(begin, ray_h
     assert run(plan, study) == {"complete": 3}
     assert study.get_trials(states=(TrialState.WAITING,)) == []
     assert begin(config, retry_failed=True)[0].remaining == 0
+
+
+def test_experts_that_diverge_leave_the_trials_to_train_them_and_other_errors_end_the_sweep(monkeypatch):
+    told = io.StringIO()
+
+    def share(error: RayddError, cause: Exception | None) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise error from cause
+
+        monkeypatch.setattr(preparing, "make_experts", fail)
+        work = SimpleNamespace(is_prepared=True, with_progress=lambda progress: work)
+        plan = SimpleNamespace(config=Config(), remaining=2, space=None)
+        preparing.make_shared_experts(work, plan, None, Console(file=told, width=300))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(preparing, "held", list)
+    monkeypatch.setattr(preparing, "slots_now", lambda *_: 2)
+    monkeypatch.setattr(preparing, "queued_settings", lambda *_: [{}, {}])
+    monkeypatch.setattr(preparing, "_open_trial_workbenches", lambda *_: [])
+    monkeypatch.setattr(preparing, "sharing_experts", lambda _: ["work"])
+    diverged = NonFiniteError("Expert 0 diverged. Lower experts.lr.")
+    share(diverged, WorkerGroupError("Traceback", {0: diverged}))
+    assert told.getvalue().endswith(
+        "not all experts were trained: NonFiniteError: Expert 0 diverged. Lower experts.lr. "
+        "Trials train the missing ones.\n"
+    )
+    with pytest.raises(ConfigError, match="no GPU"):
+        share(ConfigError("There is no GPU. Lower sweep.gpus."), None)
