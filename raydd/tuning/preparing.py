@@ -11,7 +11,7 @@ from ray.exceptions import RayError
 from ray.train import TrainingFailedError
 from rich.console import Console
 
-from raydd.cluster.connect import reason_of, require_room, slots_now
+from raydd.cluster.connect import require_room, slots_now
 from raydd.cluster.gpus import (
     Cards,
     faults,
@@ -191,16 +191,10 @@ def make_shared_experts(work: Workbench[Any], plan: Plan, study: optuna.Study, c
             return
         try:
             make_experts(sharing, workers=workers, gpus=sweep.gpu_share)
-        except NonFiniteError as error:  # a recipe that diverges must fail only the trials that use it
-            reason = str(error)
         except RayddError as error:
-            if not isinstance(error.__cause__, TrainingFailedError | RayError):  # no worker's
+            of_worker = isinstance(error, NonFiniteError) or isinstance(error.__cause__, TrainingFailedError | RayError)
+            if not of_worker:
                 raise
-            reason = reason_of(error)
-        else:
-            return
-        console.print(
-            f"not all experts were trained: {reason} Trials train the missing ones.",
-            markup=False,
-            soft_wrap=True,
-        )
+            # A recipe that diverges must fail only the trials that use it.
+            text = f"not all experts were trained: {error} Trials train the missing ones."
+            console.print(text, markup=False, soft_wrap=True)

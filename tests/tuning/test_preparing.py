@@ -16,7 +16,7 @@ from raydd.cluster import connect
 from raydd.cluster.gpus import Cards
 from raydd.cluster.growth import Growth
 from raydd.config import Config
-from raydd.errors import ConfigError, NonFiniteError, RayddError
+from raydd.errors import ConfigError, NonFiniteError, PlaceError, RayddError
 from raydd.settings import with_settings
 from raydd.store import Store
 from raydd.tuning import preparing
@@ -131,11 +131,9 @@ def test_experts_that_diverge_leave_the_trials_to_train_them_and_other_errors_en
     monkeypatch.setattr(preparing, "queued_settings", lambda *_: [{}, {}])
     monkeypatch.setattr(preparing, "_open_trial_workbenches", lambda *_: [])
     monkeypatch.setattr(preparing, "sharing_experts", lambda _: ["work"])
-    diverged = NonFiniteError("Expert 0 diverged. Lower experts.lr.")
-    share(diverged, WorkerGroupError("Traceback", {0: diverged}))
-    assert told.getvalue().endswith(
-        "not all experts were trained: NonFiniteError: Expert 0 diverged. Lower experts.lr. "
-        "Trials train the missing ones.\n"
-    )
+    diverged, died = NonFiniteError("Expert 0 diverged. Lower experts.lr."), PlaceError("A worker failed: it died.")
+    for error, cause in ((diverged, None), (died, WorkerGroupError("Traceback", {0: died}))):
+        share(error, cause)
+        assert told.getvalue().endswith(f"not all experts were trained: {error} Trials train the missing ones.\n")
     with pytest.raises(ConfigError, match="no GPU"):
         share(ConfigError("There is no GPU. Lower sweep.gpus."), None)
