@@ -19,21 +19,41 @@ _LICENCES = {
     "coco": ("other", "COCO: annotations CC BY 4.0; the photographs are their owners', under Flickr's terms."),
     "cc3m": ("other", "CC3M: captions free to use with acknowledgement of Google; the photographs are their owners'."),
 }
+# The hub refuses a card with any other `license`. These are the common ones of its list for data and code, see
+# https://huggingface.co/docs/hub/repositories-licenses.
+_HUB_LICENCES = (
+    *("cc", "cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0"),
+    *("cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0"),
+    *("cc-by-nd-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0", "cdla-sharing-1.0", "cdla-permissive-1.0"),
+    *("cdla-permissive-2.0", "c-uda", "odc-by", "odbl", "pddl", "etalab-2.0", "gfdl", "apache-2.0", "mit"),
+    *("bsd-2-clause", "bsd-3-clause", "gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0", "agpl-3.0", "unlicense"),
+    *("unknown", "other"),
+)
 TAG = "raydd"  # a tag of every card, by which raydd knows its own cards
 _UNKNOWN = ("unknown", "Unknown. Ask the owner of the data before you pass this set on.")
 _SHOWN_SETTINGS = ("method", "images", "steps", "blend", "similarity", "rank", "loss", "target_epochs", "student_steps")
 
 
-def licence_of(data: str, stated_licence: str = "") -> tuple[str, str]:
-    """Return the licence of a data set, by its name: the hub's identifier and a sentence.
+def licence_of(data: str, stated_licence: str = "") -> tuple[dict[str, str], str]:
+    """Return the licence of a data set: the card's metadata on it, and a sentence.
 
-    `stated_licence` overrides the known licence.
+    The metadata are `license`, one of the hub's identifiers, and for a stated licence that is not one of these also
+    `license_name`: the stated text in small letters, with hyphens between its words, as the hub's own names are.
+
+    Args:
+        data: name of the data set, which decides unless the licence is stated.
+        stated_licence: the licence as the user states it; empty if not stated.
     """
     if stated_licence:
-        return stated_licence.lower(), f"{stated_licence}, as stated by the person who exported this set."
+        identifier = re.sub(r"[^a-z0-9.+]+", "-", stated_licence.lower()).strip("-")
+        metadata = {"license": identifier if identifier in _HUB_LICENCES else "other"}
+        if identifier and identifier not in _HUB_LICENCES:
+            metadata["license_name"] = identifier
+        return metadata, f"{stated_licence}, as stated by the person who exported this set."
     if data == "stamps":
-        return _OF_BUNDLED_STAMPS
-    return next((licence for name, licence in _LICENCES.items() if has_name(data, name)), _UNKNOWN)
+        return {"license": _OF_BUNDLED_STAMPS[0]}, _OF_BUNDLED_STAMPS[1]
+    identifier, sentence = next((licence for name, licence in _LICENCES.items() if has_name(data, name)), _UNKNOWN)
+    return {"license": identifier}, sentence
 
 
 def card(
@@ -58,10 +78,10 @@ def card(
         licence: licence of the source data as the user states it.
     """
     provenance, count = opened.provenance, len(opened.synthetic)
-    licence_id, licence_text = licence_of(provenance.data.name, licence)
+    licence_metadata, licence_text = licence_of(provenance.data.name, licence)
     header = {
         "pretty_name": visible(f"{count} synthetic image-text pairs distilled from {provenance.data.name}"),
-        "license": licence_id,
+        **licence_metadata,
         "language": ["en"],
         "tags": ["dataset-distillation", "image-text-retrieval", "synthetic", TAG],
         "size_categories": ["n<1K"],

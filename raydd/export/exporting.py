@@ -143,4 +143,5 @@ def push(folder: Path, name: str, files: Sequence[str]) -> str:
 def _hub_message(error: Exception) -> str:
     """Return the error message of the hub or the network, on one line."""
     message = getattr(error, "server_message", None) or str(error)
-    return next((line.strip() for line in message.splitlines() if line.strip()), type(error).__name__)
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip()]
+    return " ".join(lines) or type(error).__name__

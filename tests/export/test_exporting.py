@@ -19,7 +19,6 @@ from raydd.code_version import code_version
 from raydd.data import load_image_encoder
 from raydd.distill.heads import Head, embed
 from raydd.errors import RecordError
-from raydd.export.cards import licence_of
 from raydd.sets.read import OpenedSet, open_set, stored_scores
 from raydd.settings import load
 
@@ -137,23 +136,6 @@ def test_the_card_tells_where_the_set_comes_from(exported: Exported, opened: Ope
         "students' recipe: epochs 3, batch_size 128, momentum 0.9, weight_decay 0.005, dropout 0.1, rate effective",
     ):
         assert part in text
-
-
-@pytest.mark.parametrize(
-    ("data", "word"),
-    [
-        ("stamps", "gpl-2.0"),
-        ("postal stamps 1920", "unknown"),
-        ("flickr8k", "other"),
-        ("coco_karpathy", "other"),
-        ("coco2014", "other"),
-        ("coconut-pictures", "unknown"),
-        ("mine", "unknown"),
-    ],
-)
-def test_licences_go_by_the_data(data: str, word: str):
-    assert licence_of(data)[0] == word
-    assert licence_of(data, "CC-BY-4.0")[0] == "cc-by-4.0"
 
 
 def test_a_copied_set_is_exported_without_its_store(tmp_path: Path, opened: OpenedSet):
