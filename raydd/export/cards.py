@@ -34,15 +34,16 @@ _UNKNOWN = ("unknown", "Unknown. Ask the owner of the data before you pass this 
 _SHOWN_SETTINGS = ("method", "images", "steps", "blend", "similarity", "rank", "loss", "target_epochs", "student_steps")
 
 
-def licence_of(data: str, stated_licence: str = "") -> tuple[dict[str, str], str]:
+def licence_of(data: str, reader: str, stated_licence: str = "") -> tuple[dict[str, str], str]:
     """Return the licence of a data set: the card's metadata on it, and a sentence.
 
     The metadata are `license`, one of the hub's identifiers, and for a stated licence that is not one of these also
     `license_name`: the stated text in small letters, with hyphens between its words, as the hub's own names are.
 
     Args:
-        data: name of the data set, which decides unless the licence is stated.
-        stated_licence: the licence as the user states it; empty if not stated.
+        data: name of the data set, which decides unless the reader says that it is the bundled one.
+        reader: the setting `data.reader`; `stamps` reads the bundled data set, whatever its name.
+        stated_licence: the licence as the user states it, which overrides both; empty if not stated.
     """
     if stated_licence:
         identifier = re.sub(r"[^a-z0-9.+]+", "-", stated_licence.lower()).strip("-")
@@ -50,10 +51,16 @@ def licence_of(data: str, stated_licence: str = "") -> tuple[dict[str, str], str
         if identifier and identifier not in _HUB_LICENCES:
             metadata["license_name"] = identifier
         return metadata, f"{stated_licence}, as stated by the person who exported this set."
-    if data == "stamps":
-        return {"license": _OF_BUNDLED_STAMPS[0]}, _OF_BUNDLED_STAMPS[1]
-    identifier, sentence = next((licence for name, licence in _LICENCES.items() if has_name(data, name)), _UNKNOWN)
+    known = (licence for name, licence in _LICENCES.items() if has_name(data, name))
+    identifier, sentence = _OF_BUNDLED_STAMPS if reader == "stamps" else next(known, _UNKNOWN)
     return {"license": identifier}, sentence
+
+
+def size_category(pairs: int) -> str:
+    """Return the hub's category of a data set of this many pairs, up to 100 million: `n<1K`, `1K<n<10K` and so on."""
+    bounds = ("1K", "10K", "100K", "1M", "10M", "100M")
+    upper = max(0, len(str(pairs)) - len("999"))  # each further digit is the next category
+    return f"{bounds[upper - 1]}<n<{bounds[upper]}" if upper else f"n<{bounds[0]}"
 
 
 def card(
@@ -78,13 +85,15 @@ def card(
         licence: licence of the source data as the user states it.
     """
     provenance, count = opened.provenance, len(opened.synthetic)
-    licence_metadata, licence_text = licence_of(provenance.data.name, licence)
+    licence_metadata, licence_text = licence_of(
+        provenance.data.name, str(provenance.settings.get("data.reader", "")), licence
+    )
     header = {
         "pretty_name": visible(f"{count} synthetic image-text pairs distilled from {provenance.data.name}"),
         **licence_metadata,
         "language": ["en"],
         "tags": ["dataset-distillation", "image-text-retrieval", "synthetic", TAG],
-        "size_categories": ["n<1K"],
+        "size_categories": [size_category(count)],
         **(metadata or {}),
     }
     parts = [

@@ -89,7 +89,7 @@ def test_a_licence_in_words_of_one_s_own_is_pushed(
 ):
     at(f"http://127.0.0.1:{hub.port}", monkeypatch, tmp_path)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    metadata, _ = licence_of("mine", "For research only, ask me")
+    metadata, _ = licence_of("mine", "csv", "For research only, ask me")
     (tmp_path / "README.md").write_text(f"---\n{yaml.safe_dump(metadata)}---\n")
     push(tmp_path, NAME, ["README.md"])
     assert b"license_name: for-research-only-ask-me" in hub.files[NAME]["README.md"]
