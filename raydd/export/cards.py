@@ -168,7 +168,10 @@ def _provenance_lines(opened: OpenedSet, licence: str) -> Sequence[str]:
 
 def _score_section(scores: Mapping[str, Mapping[str, Any]]) -> str:
     if not scores:
-        message = "None are known. `raydd evaluate --set FOLDER` computes them; FOLDER is the set as raydd stored it."
+        message = (
+            "None are known. `raydd evaluate --set FOLDER` computes and stores them, and the next export lists them; "
+            "FOLDER is the set as raydd stored it."
+        )
         return f"## Scores\n\n{message}\n"
     lines = [
         "## Scores",

@@ -13,6 +13,7 @@ from raydd.export.hub import check_section, require_scorable, write_description
 from raydd.progress import Progress, silent
 from raydd.protocols import open_workbench
 from raydd.sets.read import open_set, store_of, stored_scores
+from raydd.stages.students import own_students
 
 CARD = "README.md"
 
@@ -56,6 +57,7 @@ def export_set(
     """
     _require_own_card(into)
     opened = open_set(folder)
+    store = store_of(opened, config.place)
     metadata, code, check = dict[str, Any](), "", ""
     if to == "hub":
         require_scorable(opened, config)
@@ -64,13 +66,13 @@ def export_set(
         metadata["task_categories"] = ["feature-extraction", "zero-shot-image-classification"]
         if to == "hub":
             files |= write_description(opened, config, into)
-            check = check_section(into, config, store_of(opened, config.place), progress)
+            check = check_section(into, config, store, progress)
         if to in ("hf", "hub"):
             data_files = [{"split": "train", "path": PARQUET}]
             metadata["configs"] = [{"config_name": "default", "data_files": data_files}]
     else:
         opened.provenance.require_encoders(config)
-        work = open_workbench(config, opened.record.store)
+        work = open_workbench(config, store)
         (student,) = work.train_students(opened.synthetic, [0])
         tensors = work.student_tensors(student)
         files, code = write_student(tensors, opened, into), reading_code(tensors)
@@ -79,7 +81,7 @@ def export_set(
             files |= write_onnx(work.student_modules(student), size, text_width, into)
     text = card(
         opened,
-        stored_scores(opened),
+        stored_scores(opened, store, made_with=own_students(opened.provenance, len(opened.synthetic))),
         files=files,
         reading_code=_READING_CODE.get(to, code),
         check=check,

@@ -1,6 +1,7 @@
 """Each export read back by its own library."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,8 +140,6 @@ def test_the_card_tells_where_the_set_comes_from(exported: Exported, opened: Ope
 
 
 def test_a_copied_set_is_exported_without_its_store(tmp_path: Path, opened: OpenedSet):
-    import shutil
-
     copy = tmp_path / "somewhere" / "copy"
     shutil.copytree(made_set().folder, copy)
     again = open_set(copy)
@@ -148,6 +147,25 @@ def test_a_copied_set_is_exported_without_its_store(tmp_path: Path, opened: Open
     assert torch.equal(again.synthetic.image_features, opened.synthetic.image_features)
     assert main(["export", "--set", str(copy), "--to", "png", str(tmp_path / "out"), *ENCODERS]) == 0
     assert "None are known" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_what_evaluate_computes_is_on_the_next_card(tmp_path: Path):
+    made = made_set("features")
+    copy, settings = tmp_path / "somewhere" / "copy", flags(made, "--place.home", str(tmp_path / "home"))
+    shutil.copytree(made.folder, copy)
+
+    def card() -> str:
+        assert main(["export", "--set", str(copy), "--to", "png", str(tmp_path / "out"), *settings]) == 0
+        return (tmp_path / "out" / "README.md").read_text()
+
+    def evaluate(*more: str) -> None:
+        assert main(["evaluate", "--set", str(copy), *settings, "--evaluate.baselines", *more]) == 0
+
+    assert "None are known" in card()
+    evaluate("--evaluate.seeds", "4", "--students.epochs", "2")
+    assert "None are known" in card()  # its students have another recipe than the card's
+    evaluate("--evaluate.seeds", "3")
+    assert "| test | 3 |" in card()
 
 
 @pytest.mark.parametrize("readme", ["# My project\n", "---\nlicense: mit\n---\n\n- raydd\n", "# Mine\n- raydd\n"])
