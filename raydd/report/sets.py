@@ -49,16 +49,23 @@ def set_parts(opened: OpenedSet, work: Workbench[Any], page_options: PageOptions
         opened: the set.
         work: workbench of the settings that made the set.
         page_options: projection of the maps, and number of frames of the film.
+
+    Raises:
+        ConfigError: a film is requested, and the workbench's store lacks the experts of the set.
     """
-    synthetic = opened.synthetic
+    synthetic, networks = opened.synthetic, last_expert(opened, work)
+    if networks is None and page_options.frames:
+        raise ConfigError(
+            f"--film needs the experts {opened.provenance.upstream.experts}, which are not in the store "
+            f"{work.store.root}. Name the store that made the set with --place.store, or leave --film out."
+        )
     parts: dict[str, Any] = {
         "pairs": shown_pairs(opened, work.data.train, work.image_encoder.size),
         "pairs_note": _pairs_note(opened),
         "similarity": similarity_map(synthetic.similarity.matrix()),
     }
-    networks = last_expert(opened, work)
     if networks is None:
-        return parts
+        return {**parts, "facts": {"embedding maps": "left out, since the store lacks the experts of the set"}}
     start_set = work.with_start_pairs(synthetic)
     start, end = work.embed(networks, start_set), work.embed(networks, synthetic)
     start_measures, end_measures = (
@@ -110,12 +117,12 @@ def distilled_again(work: Workbench[Any], networks: Any, frames: int) -> list[Em
 
 
 def last_expert(opened: OpenedSet, work: Workbench[Any]) -> Any | None:
-    """Return the first expert's networks at the last epoch that the distillation read; None if not in the store.
+    """Return the first expert's networks at the last epoch that the distillation read; None if `work.store` lacks them.
 
     If the distillation read no experts, these are networks before training, initialised from a seed.
     """
     name = (opened.provenance.upstream.experts or "none").rpartition("/")[2]
-    record = Record(opened.record.store, "experts", name, {}, {})
+    record = Record(work.store, "experts", name, {}, {})
     experts, epoch = work.experts_in(record, opened.synthetic), work.config.distill.expert_epochs[-1]
     return experts.snapshot(0, epoch) if experts.has(0, epoch) else None
 

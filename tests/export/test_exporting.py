@@ -20,6 +20,8 @@ from raydd.code_version import code_version
 from raydd.data import load_image_encoder
 from raydd.distill.heads import Head, embed
 from raydd.errors import RecordError
+from raydd.export import exporting
+from raydd.protocols import open_workbench
 from raydd.sets.read import OpenedSet, open_set, stored_scores
 from raydd.settings import load
 
@@ -147,6 +149,22 @@ def test_a_copied_set_is_exported_without_its_store(tmp_path: Path, opened: Open
     assert torch.equal(again.synthetic.image_features, opened.synthetic.image_features)
     assert main(["export", "--set", str(copy), "--to", "png", str(tmp_path / "out"), *ENCODERS]) == 0
     assert "None are known" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("placed", [True, False])
+def test_a_student_is_trained_in_the_store_that_the_settings_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, placed: bool
+):
+    made, stores = made_set("features"), []
+    copy = tmp_path / "downloads" / "set"
+    shutil.copytree(made.folder, copy)
+    monkeypatch.setenv("RAYDD_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(
+        exporting, "open_workbench", lambda config, store: stores.append(store) or open_workbench(config, store)
+    )
+    named = ["--place.store", str(tmp_path / "mine")] if placed else []
+    assert main(["export", "--set", str(copy), "--to", "head", str(tmp_path / "out"), *ENCODERS, *named]) == 0
+    assert [store.folder for store in stores] == [tmp_path / ("mine" if placed else "home/store")]
 
 
 def test_what_evaluate_computes_is_on_the_next_card(tmp_path: Path):
