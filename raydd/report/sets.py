@@ -1,6 +1,7 @@
 """The parts of the page that show one synthetic set: gallery, similarity matrix, embedding maps, collapse measures."""
 
 import math
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ def distilled_again(work: Workbench[Any], networks: Any, frames: int) -> list[Em
 
     Args:
         work: workbench of the settings that made the set; its store has the features and the experts, and is not
-            written to.
+            written to: what the repetition lacks is made in a temporary store.
         networks: networks of an expert, which embed the pairs.
         frames: the most states to return; they are equally far apart.
 
@@ -108,12 +109,25 @@ def distilled_again(work: Workbench[Any], networks: Any, frames: int) -> list[Em
         raise ConfigError("--film needs a store in a folder. Copy the set's features and experts to a folder.")
     config = with_settings(work.config, trial_settings(work.config))
     with tempfile.TemporaryDirectory() as scratch:
-        for stage_folder in work.store.folder.iterdir():
-            if stage_folder.name not in _RECOMPUTED_STAGES:
-                (Path(scratch) / stage_folder.name).symlink_to(stage_folder)
+        _link_files(work.store.folder, Path(scratch))
         rerun = open_workbench(config, Store(scratch, Path(scratch) / "cache"), work.progress, work.opened)
         points = stages.distill(rerun, every=math.ceil(config.distill.steps / frames))
         return [rerun.embed(networks, point.synthetic) for point in points]
+
+
+def _link_files(store: Path, scratch: Path) -> None:
+    """Link each file of a store's folder into another one, except for records that the film makes again.
+
+    Files are linked rather than folders: what is written replaces a link, and would be written through a linked folder.
+    """
+    for stage_folder in store.iterdir():
+        if stage_folder.name in _RECOMPUTED_STAGES:
+            continue
+        for folder, _, names in os.walk(stage_folder):
+            copy = scratch / Path(folder).relative_to(store)
+            copy.mkdir(parents=True)
+            for name in names:
+                (copy / name).symlink_to(Path(folder) / name)
 
 
 def last_expert(opened: OpenedSet, work: Workbench[Any]) -> Any | None:
