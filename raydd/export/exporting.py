@@ -7,12 +7,13 @@ from typing import Any
 from raydd.config import Config
 from raydd.errors import ConfigError
 from raydd.export.cards import TAG, card
-from raydd.export.formats import IMAGES, PARQUET, SHARD, write_hugging_face, write_plain, write_webdataset
+from raydd.export.formats import PARQUET, SHARD, write_hugging_face, write_plain, write_webdataset
 from raydd.export.heads import reading_code, write_onnx, write_student
 from raydd.export.hub import check_section, require_scorable, write_description
 from raydd.progress import Progress, silent
 from raydd.protocols import open_workbench
 from raydd.sets.read import open_set, store_of, stored_scores
+from raydd.sets.write import IMAGES, image_file
 from raydd.stages.students import own_students
 
 CARD = "README.md"
@@ -109,7 +110,7 @@ _ADVICE = {
 
 def exported_file_names(files: Mapping[str, str], pairs: int) -> list[str]:
     """Return the names of all files of an export, with the image pattern of `export_set` expanded."""
-    images = [f"{Path(IMAGES).parent}/{number:03}.png" for number in range(pairs)] if IMAGES in files else []
+    images = [image_file(number) for number in range(pairs)] if IMAGES in files else []
     return [*(name for name in files if name != IMAGES), *images]
 
 
