@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from raydd.data.class_folders import read_classes
 from raydd.data.encoders import image_identity, resized, text_identity
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import ConfigError, RecordError
+from raydd.evaluate.retrieval import summary
 from raydd.export.leaderboard import Row, row_of
 from raydd.outside import without_folder
 from raydd.plain_files import expanded
@@ -42,7 +42,7 @@ class SetScores:
         """Return mean, standard deviation and values of each seed, for every metric of every row."""
         tables = {"retrieval": self.retrieval, "classes": self.classes}
         return {
-            name: {row: {metric: _summary(seeds, metric) for metric in seeds[0]} for row, seeds in rows.items()}
+            name: {row: {metric: summary(seeds, metric) for metric in seeds[0]} for row, seeds in rows.items()}
             for name, rows in tables.items()
         }
 
@@ -235,8 +235,3 @@ def made_set(opened: OpenedSet) -> ScoredSet:
     encoders = opened.provenance.encoders
     captions = tuple(row["nearest_captions"][0] for row in opened.rows)
     return ScoredSet(opened.synthetic, opened.fingerprint, encoders.image.identity, encoders.text.identity, captions)
-
-
-def _summary(seeds: Seeds, metric: str) -> dict[str, Any]:
-    values = [seed[metric] for seed in seeds]
-    return {"mean": fmean(values), "std": stdev(values) if len(values) > 1 else 0.0, "seeds": values}
