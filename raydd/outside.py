@@ -186,7 +186,10 @@ def checked(result: Any, kind: type[Kind], name: str, setting: str) -> Kind:
 
 
 def source_identity(name: str) -> str:
-    """Return the SHA-256 of the source file of `module:NAME` or `FILE.py:NAME`, 16 hexadecimal digits; does not run it.
+    """Return the SHA-256 of the source file of `module:NAME` or `FILE.py:NAME`, 16 hexadecimal digits.
+
+    The file is not run. For a module inside a package, `package.module:NAME`, Python imports the package to find the
+    file, which runs the package's `__init__.py`.
 
     The hash is empty for a name in the registry, whose code is raydd's, and for a module without a file. For a package,
     it is the hash of its `__init__.py`. Modules that the file imports are not included.

@@ -15,17 +15,25 @@ _SECRET = re.compile(
     r"pass|pwd|token|secret|credential|signature|bearer|jwt|^(sig|sas|code)$|(^|[-_])(key|auth)$|apikey", re.IGNORECASE
 )
 _OPTION = re.compile(r"(?<=[?&;#])([^=&;#?\s]+)=([^&;#\s]*)")
-_ADDRESS = re.compile(r"""[A-Za-z][A-Za-z0-9+.-]*://[^\s"'<>|]+""")
+# The scheme is bounded, since a search for one in a long run of letters would take time that grows with its square.
+_ADDRESS = re.compile(r"""[A-Za-z][A-Za-z0-9+.-]{0,40}://[^\s"'<>|]+""")
+# A secret after its name, as in settings, JSON, headers and Python's repr. Groups: the name, what stands between, a
+# quote, a scheme, the secret. A quoted secret may have spaces; without its closing quote it ends with the line. The
+# first line leaves out tokens of tokenizers and numbers of tokens; the fourth, what is redacted already.
 _ASSIGNED = re.compile(
-    r"""\b(\w*(?:password|passwd|pwd|token|secret|access_?key|api_?key)|authorization)(["']?\s*[=:]\s*["']?)"""
-    r"""((?:basic|bearer)\s+)?(?!\*\*\*)([^\s,;&"')]+)""",
+    r"""(?<![\w-])(?!(?:[\w-]*[_-])?(?:bos|cls|eos|mask|max|min|num|pad|sep|unk)[_-]?token\b)"""
+    r"""([\w-]*(?:password|passwd|pwd|token|secret|(?:access|account|api|private|secret)[_-]?key|authorization))"""
+    r"""(["']?\s*[=:]\s*"""
+    r"""(?!b?["']?(?:(?:basic|bearer)\s+)?\*\*\*)"""
+    r"""(?:b(?=["']))?)(["'])?((?:basic|bearer)\s+)?"""
+    r"""((?(3)(?:\\.|(?!\3)[^\\\n])+|[^\s,;&"')]+))""",
     re.IGNORECASE,
 )
 # An address whose :// is missing or incomplete, as after a typing error: u:password@host, //u:password@host.
 _BARE_LOGIN = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?/{0,2})([^/:@\s]*):([^@\s]+)@(.*)", re.DOTALL)
 # Environment variables from which drivers read a secret that is not in an address: $PGPASSWORD,
 # $AWS_SECRET_ACCESS_KEY, $HF_TOKEN.
-_VARIABLE = re.compile(r"PASSWORD$|_(TOKEN|SECRET|ACCESS_KEY|API_KEY|PWD)$")
+_VARIABLE = re.compile(r"PASSWORD$|_(TOKEN|SECRET|(ACCESS|ACCOUNT|API|PRIVATE|SECRET)_KEY|PWD)$")
 # Schemes of addresses in which a login without a password is the name of a user; in other addresses it is a token.
 _USER_SCHEMES = (
     *("postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle", "cockroachdb", "sqlite"),
@@ -81,7 +89,7 @@ def _is_secret(name: str, value: str) -> bool:
 
 def _secrets_within(text: str) -> set[str]:
     """Return the secrets in a text: those of its addresses, and values assigned to names of secrets."""
-    secrets = {match[4] for match in _ASSIGNED.finditer(text)}
+    secrets = {match[5] for match in _ASSIGNED.finditer(text)}
     return secrets.union(*(secrets_of(match[0]) for match in _ADDRESS.finditer(text)))
 
 
@@ -107,7 +115,7 @@ def hidden(text: str) -> str:
     for secret in sorted(_known_secrets, key=len, reverse=True):
         text = text.replace(secret, MARK)
     text = _ADDRESS.sub(lambda match: hide_password(match[0]), text)
-    return _ASSIGNED.sub(lambda match: f"{match[1]}{match[2]}{match[3] or ''}{MARK}", text)
+    return _ASSIGNED.sub(lambda match: f"{match[1]}{match[2]}{match[3] or ''}{match[4] or ''}{MARK}", text)
 
 
 class CleanStream:

@@ -14,9 +14,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import yaml
 
 TOKEN, USER = "hf_" + "t0ken" * 6, "someone"
 LARGE = (".safetensors", ".parquet", ".tar", ".onnx")
+LICENCES = ("apache-2.0", "cc-by-4.0", "gpl-2.0", "unknown", "other")
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 
 
@@ -62,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/api/repos/create":
             self._create(json.loads(body))
         elif path == "/api/validate-yaml":
-            self._answer({"errors": [], "warnings": []})
+            self._validate(json.loads(body)["content"])
         elif path.endswith("/preupload/main"):
             files = [file["path"] for file in json.loads(body)["files"]]
             modes = {file: "lfs" if file.endswith(LARGE) else "regular" for file in files}
@@ -105,6 +107,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, f"no {self.path}")
 
     do_HEAD = do_GET  # noqa: N815
+
+    def _validate(self, card: str) -> None:
+        """Refuse a card with a licence that is not in the hub's list, of which this one knows a part."""
+        if yaml.safe_load(card.split("---\n")[1])["license"] in LICENCES:
+            self._answer({"errors": [], "warnings": []})
+        else:
+            message = f'"license" must be one of [{", ".join(LICENCES)}]'
+            self._answer({"errors": [{"message": message}], "warnings": []}, status=400)
 
     def _create(self, asked: dict[str, Any]) -> None:
         name = f"{asked['organization']}/{asked['name']}"

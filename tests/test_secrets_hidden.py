@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,7 +71,39 @@ def test_what_a_driver_says_is_cleaned_too() -> None:
         assert SECRET[:5] not in hidden(said)
 
 
-@pytest.mark.parametrize("name", ["PGPASSWORD", "HF_TOKEN", "MYSQL_PWD", "DATABRICKS_CLIENT_SECRET", "X_API_KEY"])
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("X-Api-Key: abcd1234, gone", "X-Api-Key: ***, gone"),
+        ("Access-Key: zzzz", "Access-Key: ***"),
+        ("private_key=k1 secret_key=k2 x", "private_key=*** secret_key=*** x"),
+        ('{"password": "a b c", "user": "u"}', '{"password": "***", "user": "u"}'),
+        (
+            r"""{"token": "a \" b", 'secret': 'it\'s', 'pwd': b'a b'}""",
+            """{"token": "***", 'secret': '***', 'pwd': b'***'}""",
+        ),
+        ('token="a b\nthe next line', 'token="***\nthe next line'),
+        ("'Authorization': 'Bearer a b'", "'Authorization': 'Bearer ***'"),
+        ("Proxy-Authorization: Basic abc==", "Proxy-Authorization: Basic ***"),
+        ("--hf-token=abc", "--hf-token=***"),
+    ],
+)
+def test_what_is_assigned_to_the_name_of_a_secret_is_redacted_as_a_whole(said: str, shown: str) -> None:
+    assert hidden(said) == shown
+    assert hidden(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "said", ["max_token: 77", "pad_token=[PAD]", '"eos_token": "</s>"', "sep-token: x", "max_tokens=5", 'password=""']
+)
+def test_what_only_sounds_like_a_secret_is_shown(said: str) -> None:
+    assert hidden(said) == said
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["PGPASSWORD", "HF_TOKEN", "MYSQL_PWD", "DATABRICKS_CLIENT_SECRET", "X_API_KEY", "S3_SECRET_KEY", "MY_PRIVATE_KEY"],
+)
 def test_a_variable_s_name_says_that_it_holds_a_secret(name: str) -> None:
     remember_command_secrets([], {name: SECRET, "TOKENIZERS_PARALLELISM": "false", "OLDPWD": "/home"})
     assert hidden(f"signed by {SECRET} in /home: false") == "signed by *** in /home: false"
@@ -83,3 +117,11 @@ def test_no_password_is_shown_whatever_is_in_it(tail: str) -> None:
         address = f"postgresql://user:{password}@host/name"
         assert SECRET not in hide_password(address)
         assert SECRET not in hidden(f"cannot reach {address} now")
+
+
+def test_a_long_message_takes_no_time() -> None:
+    start = time.monotonic()
+    for part in ("a", "a-", "pad_", "_token", "token=", 'password="'):
+        hidden(part * 20_000)
+    assert time.monotonic() - start < 3
+    assert hidden(f"{'a' * 99}https://u:{SECRET}@h") == f"{'a' * 99}https://u:***@h"

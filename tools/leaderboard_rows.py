@@ -6,7 +6,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from raydd.errors import ConfigError, shown
-from raydd.export.leaderboard import SHOWN, Row
+from raydd.evaluate.retrieval import SHOWN
+from raydd.export.leaderboard import Row
 from raydd.settings import read_yaml
 
 

@@ -23,8 +23,9 @@ from raydd.cli_help import choices, choices_label, docs_of_fields
 from raydd.data.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
 from raydd.data.readers import READERS
 from raydd.distill.methods import METHODS
+from raydd.evaluate.retrieval import RECALLS
 from raydd.export.cards import plain
-from raydd.export.leaderboard import SHOWN, Row
+from raydd.export.leaderboard import Row
 from raydd.outside import outside_module
 from raydd.presets import PRESETS
 from raydd.terminal.text import count_of
@@ -132,8 +133,8 @@ def leaderboard_page() -> str:
         lines += [
             f"## {plain(title)}",
             "",
-            f"| set | pairs | kB | r_mean | {' | '.join(_RECALLS)} | ± over |",
-            f"|---|---:|---:|---:|{'---:|' * len(_RECALLS)}---:|",
+            f"| set | pairs | kB | r_mean | {' | '.join(RECALLS)} | ± over |",
+            f"|---|---:|---:|---:|{'---:|' * len(RECALLS)}---:|",
             *map(_leaderboard_row, sorted(rows, key=lambda row: (row.pairs, -_r_mean(row)[0]))),
             "",
         ]
@@ -147,7 +148,7 @@ def _r_mean(row: Row) -> tuple[float, float]:
 
 
 def _leaderboard_row(row: Row) -> str:
-    recalls = (row.scores[metric] for metric in _RECALLS)
+    recalls = (row.scores[metric] for metric in RECALLS)
     mean, deviation = _r_mean(row)
     cells = [
         _link_to_set(row.set, row.source),
@@ -177,8 +178,6 @@ def _first_line(documented: Any) -> str:
 def _with_ellipsis(name: str) -> str:
     return f"{name}…" if name.endswith(":") else name
 
-
-_RECALLS = SHOWN[:-1]
 
 _LEADERBOARD = """\
 # Leaderboard

@@ -16,10 +16,10 @@ from raydd.code_version import code_version
 from raydd.compare.rows import Row
 from raydd.evaluate.bootstrap import RESAMPLES
 from raydd.evaluate.published import Published, published_rows
+from raydd.evaluate.retrieval import SHOWN
 from raydd.evaluate.significance import LEVEL, p_values_against_best, rises
 from raydd.protocols import trains
 from raydd.store.files import write_whole
-from raydd.terminal.text import COLUMNS
 
 FILES = ("compare.md", "compare.csv", "compare.html")
 COLLAPSE = ("collapse.csv", "collapse.html")
@@ -122,21 +122,21 @@ def _build_table(rows: Sequence[Row], data: str, pairs: int) -> _Table:
     """
     rivals = [row for row in rows if (row.plan.data, row.plan.pairs) == (data, pairs)]
     full = [row for row in rows if row.plan.data == data and not row.plan.pairs]
-    p_values = {metric: _p_values(rivals, metric) for metric in COLUMNS}
+    p_values = {metric: _p_values(rivals, metric) for metric in SHOWN}
     texts, best = [], []
     for row in rivals + full:
-        bold = {metric: row in rivals and _is_best(row, rivals, metric) for metric in COLUMNS}
+        bold = {metric: row in rivals and _is_best(row, rivals, metric) for metric in SHOWN}
         testable = row in rivals and len(row.sets) > 1
         signs = {
             metric: _significance_sign(p_values[metric].get(row.plan.name), tested=testable and not bold[metric])
-            for metric in COLUMNS
+            for metric in SHOWN
         }
         texts.append(_cell_texts(row, signs))
         best.append(bold)
         for published in _published_below(row, rivals + full):
             texts.append(_published_texts(published))
             best.append({})
-    columns = ["trained on", *COLUMNS, *_COST_COLUMNS]
+    columns = ["trained on", *SHOWN, *_COST_COLUMNS]
     frame = pd.DataFrame(texts, columns=columns).fillna("")
     return _Table(
         f"{data}, {pairs} pairs",
@@ -173,7 +173,7 @@ def _cell_texts(row: Row, signs: dict[str, str]) -> dict[str, str]:
     as_published = row.plan.config.compare.as_published
     return {
         "trained on": f"{row.plan.name}{f' {MARK}' if as_published else ''}",
-        **{metric: score(metric) for metric in COLUMNS},
+        **{metric: score(metric) for metric in SHOWN},
         "95 %": f"{row.interval[0]:.1f} to {row.interval[1]:.1f}",
         "sets": str(len(row.sets)),
         "steps": cost("steps"),
@@ -221,7 +221,7 @@ def _csv_rows(rows: Sequence[Row]) -> pd.DataFrame:
             "sets": len(row.sets),
             "students each": len(row.sets[0].students),
         }
-        for metric in COLUMNS:
+        for metric in SHOWN:
             line[metric], line[f"{metric} std"] = row.mean(metric), row.std(metric)
         line["r_mean low"], line["r_mean high"] = row.interval
         line["r_mean by set"] = " ".join(f"{value:.4f}" for value in row.by_set("r_mean"))

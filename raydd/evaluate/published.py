@@ -8,10 +8,9 @@ from functools import cache
 from importlib.resources import files
 from statistics import fmean
 
-from raydd.evaluate.retrieval import KS
+from raydd.evaluate.retrieval import RECALLS
 
 _SOURCE = "published.csv"  # next to this module; its first lines say where the scores come from
-_RECALLS = (*(f"IR@{k}" for k in KS), *(f"TR@{k}" for k in KS))
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def _published_table() -> tuple[Published, ...]:
 
 def _parse_rows(lines: csv.DictReader) -> Iterator[Published]:
     for line in lines:
-        recalls = {name: float(line[name]) for name in _RECALLS}
+        recalls = {name: float(line[name]) for name in RECALLS}
         yield Published(
             line["method"],
             line["data"],

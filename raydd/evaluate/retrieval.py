@@ -1,7 +1,7 @@
 """Retrieval scores of embeddings, TR@K (image to text), IR@K (text to image) and r_mean, for one or several seeds."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, overload
 
@@ -11,6 +11,18 @@ from torch import Tensor
 
 from raydd.distill.products import linear
 from raydd.errors import NonFiniteError
+
+
+def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and the standard deviation (n - 1) of at least one value; the latter is 0 for one value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def summary(seeds: Iterable[Mapping[str, float]], metric: str) -> dict[str, Any]:
+    """Return one metric of several seeds as `{"mean": …, "std": …, "seeds": […]}`."""
+    values = [seed[metric] for seed in seeds]
+    mean, std = mean_and_std(values)
+    return {"mean": mean, "std": std, "seeds": values}
 
 
 @dataclass(frozen=True)
@@ -27,17 +39,11 @@ class Scores:
     @property
     def std(self) -> dict[str, float]:
         """Standard deviation over seeds (n - 1), 0 for one seed."""
-        if len(self.seeds) == 1:
-            return dict.fromkeys(METRICS, 0.0)
-        return {metric: statistics.stdev(seed[metric] for seed in self.seeds) for metric in METRICS}
+        return {metric: mean_and_std([seed[metric] for seed in self.seeds])[1] for metric in METRICS}
 
     def as_json(self) -> dict[str, Any]:
         """`{"r_mean": {"mean": …, "std": …, "seeds": […]}, …}`, metric by metric."""
-        mean, std = self.mean, self.std
-        return {
-            metric: {"mean": mean[metric], "std": std[metric], "seeds": [seed[metric] for seed in self.seeds]}
-            for metric in reversed(METRICS)
-        }
+        return {metric: summary(self.seeds, metric) for metric in reversed(METRICS)}
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,9 @@ def by_published_choice(scores: Scores | dict[str, float]) -> float:
 
 
 KS = (1, 5, 10)
-METRICS = (*(f"IR@{k}" for k in KS), *(f"TR@{k}" for k in KS), "IR_mean", "TR_mean", "r_mean")
+RECALLS = (*(f"IR@{k}" for k in KS), *(f"TR@{k}" for k in KS))
+METRICS = (*RECALLS, "IR_mean", "TR_mean", "r_mean")
+SHOWN = (*RECALLS, "r_mean")  # columns of tables that have no room for all metrics, and rows of the leaderboard
 
 
 def chance(images: int) -> float:
@@ -85,7 +93,7 @@ def chance(images: int) -> float:
     return 100 * sum(min(1.0, k / images) for k in KS) / len(KS)
 
 
-HITS = ("captions", *(f"IR@{k}" for k in KS), *(f"TR@{k}" for k in KS))  # columns of `retrieval_hits`
+HITS = ("captions", *RECALLS)  # columns of `retrieval_hits`
 
 
 def retrieval_scores(

@@ -19,21 +19,48 @@ _LICENCES = {
     "coco": ("other", "COCO: annotations CC BY 4.0; the photographs are their owners', under Flickr's terms."),
     "cc3m": ("other", "CC3M: captions free to use with acknowledgement of Google; the photographs are their owners'."),
 }
+# The hub refuses a card with any other `license`. These are the common ones of its list for data and code, see
+# https://huggingface.co/docs/hub/repositories-licenses.
+_HUB_LICENCES = (
+    *("cc", "cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0"),
+    *("cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0"),
+    *("cc-by-nd-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0", "cdla-sharing-1.0", "cdla-permissive-1.0"),
+    *("cdla-permissive-2.0", "c-uda", "odc-by", "odbl", "pddl", "etalab-2.0", "gfdl", "apache-2.0", "mit"),
+    *("bsd-2-clause", "bsd-3-clause", "gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0", "agpl-3.0", "unlicense"),
+    *("unknown", "other"),
+)
 TAG = "raydd"  # a tag of every card, by which raydd knows its own cards
 _UNKNOWN = ("unknown", "Unknown. Ask the owner of the data before you pass this set on.")
 _SHOWN_SETTINGS = ("method", "images", "steps", "blend", "similarity", "rank", "loss", "target_epochs", "student_steps")
 
 
-def licence_of(data: str, stated_licence: str = "") -> tuple[str, str]:
-    """Return the licence of a data set, by its name: the hub's identifier and a sentence.
+def licence_of(data: str, reader: str, stated_licence: str = "") -> tuple[dict[str, str], str]:
+    """Return the licence of a data set: the card's metadata on it, and a sentence.
 
-    `stated_licence` overrides the known licence.
+    The metadata are `license`, one of the hub's identifiers, and for a stated licence that is not one of these also
+    `license_name`: the stated text in small letters, with hyphens between its words, as the hub's own names are.
+
+    Args:
+        data: name of the data set, which decides unless the reader says that it is the bundled one.
+        reader: the setting `data.reader`; `stamps` reads the bundled data set, whatever its name.
+        stated_licence: the licence as the user states it, which overrides both; empty if not stated.
     """
     if stated_licence:
-        return stated_licence.lower(), f"{stated_licence}, as stated by the person who exported this set."
-    if data == "stamps":
-        return _OF_BUNDLED_STAMPS
-    return next((licence for name, licence in _LICENCES.items() if has_name(data, name)), _UNKNOWN)
+        identifier = re.sub(r"[^a-z0-9.+]+", "-", stated_licence.lower()).strip("-")
+        metadata = {"license": identifier if identifier in _HUB_LICENCES else "other"}
+        if identifier and identifier not in _HUB_LICENCES:
+            metadata["license_name"] = identifier
+        return metadata, f"{stated_licence}, as stated by the person who exported this set."
+    known = (licence for name, licence in _LICENCES.items() if has_name(data, name))
+    identifier, sentence = _OF_BUNDLED_STAMPS if reader == "stamps" else next(known, _UNKNOWN)
+    return {"license": identifier}, sentence
+
+
+def size_category(pairs: int) -> str:
+    """Return the hub's category of a data set of this many pairs, up to 100 million: `n<1K`, `1K<n<10K` and so on."""
+    bounds = ("1K", "10K", "100K", "1M", "10M", "100M")
+    upper = max(0, len(str(pairs)) - len("999"))  # each further digit is the next category
+    return f"{bounds[upper - 1]}<n<{bounds[upper]}" if upper else f"n<{bounds[0]}"
 
 
 def card(
@@ -58,13 +85,15 @@ def card(
         licence: licence of the source data as the user states it.
     """
     provenance, count = opened.provenance, len(opened.synthetic)
-    licence_id, licence_text = licence_of(provenance.data.name, licence)
+    licence_metadata, licence_text = licence_of(
+        provenance.data.name, str(provenance.settings.get("data.reader", "")), licence
+    )
     header = {
         "pretty_name": visible(f"{count} synthetic image-text pairs distilled from {provenance.data.name}"),
-        "license": licence_id,
+        **licence_metadata,
         "language": ["en"],
         "tags": ["dataset-distillation", "image-text-retrieval", "synthetic", TAG],
-        "size_categories": ["n<1K"],
+        "size_categories": [size_category(count)],
         **(metadata or {}),
     }
     parts = [
@@ -139,7 +168,10 @@ def _provenance_lines(opened: OpenedSet, licence: str) -> Sequence[str]:
 
 def _score_section(scores: Mapping[str, Mapping[str, Any]]) -> str:
     if not scores:
-        message = "None are known. `raydd evaluate --set FOLDER` computes them; FOLDER is the set as raydd stored it."
+        message = (
+            "None are known. `raydd evaluate --set FOLDER` computes and stores them, and the next export lists them; "
+            "FOLDER is the set as raydd stored it."
+        )
         return f"## Scores\n\n{message}\n"
     lines = [
         "## Scores",

@@ -7,12 +7,14 @@ from typing import Any
 from raydd.config import Config
 from raydd.errors import ConfigError
 from raydd.export.cards import TAG, card
-from raydd.export.formats import IMAGES, PARQUET, SHARD, write_hugging_face, write_plain, write_webdataset
+from raydd.export.formats import PARQUET, SHARD, write_hugging_face, write_plain, write_webdataset
 from raydd.export.heads import reading_code, write_onnx, write_student
 from raydd.export.hub import check_section, require_scorable, write_description
 from raydd.progress import Progress, silent
 from raydd.protocols import open_workbench
 from raydd.sets.read import open_set, store_of, stored_scores
+from raydd.sets.write import IMAGES, image_file
+from raydd.stages.students import own_students
 
 CARD = "README.md"
 
@@ -56,6 +58,7 @@ def export_set(
     """
     _require_own_card(into)
     opened = open_set(folder)
+    store = store_of(opened, config.place)
     metadata, code, check = dict[str, Any](), "", ""
     if to == "hub":
         require_scorable(opened, config)
@@ -64,13 +67,13 @@ def export_set(
         metadata["task_categories"] = ["feature-extraction", "zero-shot-image-classification"]
         if to == "hub":
             files |= write_description(opened, config, into)
-            check = check_section(into, config, store_of(opened, config.place), progress)
+            check = check_section(into, config, store, progress)
         if to in ("hf", "hub"):
             data_files = [{"split": "train", "path": PARQUET}]
             metadata["configs"] = [{"config_name": "default", "data_files": data_files}]
     else:
         opened.provenance.require_encoders(config)
-        work = open_workbench(config, opened.record.store)
+        work = open_workbench(config, store)
         (student,) = work.train_students(opened.synthetic, [0])
         tensors = work.student_tensors(student)
         files, code = write_student(tensors, opened, into), reading_code(tensors)
@@ -79,7 +82,7 @@ def export_set(
             files |= write_onnx(work.student_modules(student), size, text_width, into)
     text = card(
         opened,
-        stored_scores(opened),
+        stored_scores(opened, store, made_with=own_students(opened.provenance, len(opened.synthetic))),
         files=files,
         reading_code=_READING_CODE.get(to, code),
         check=check,
@@ -107,7 +110,7 @@ _ADVICE = {
 
 def exported_file_names(files: Mapping[str, str], pairs: int) -> list[str]:
     """Return the names of all files of an export, with the image pattern of `export_set` expanded."""
-    images = [f"{Path(IMAGES).parent}/{number:03}.png" for number in range(pairs)] if IMAGES in files else []
+    images = [image_file(number) for number in range(pairs)] if IMAGES in files else []
     return [*(name for name in files if name != IMAGES), *images]
 
 
@@ -143,4 +146,5 @@ def push(folder: Path, name: str, files: Sequence[str]) -> str:
 def _hub_message(error: Exception) -> str:
     """Return the error message of the hub or the network, on one line."""
     message = getattr(error, "server_message", None) or str(error)
-    return next((line.strip() for line in message.splitlines() if line.strip()), type(error).__name__)
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip()]
+    return " ".join(lines) or type(error).__name__

@@ -4,19 +4,18 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
 
 from raydd.sets.read import OpenedSet
+from raydd.sets.write import IMAGES
 
 PARQUET, SHARD = "data/train-00000-of-00001.parquet", "pairs-000000.tar"
-IMAGES = "images/*.png"
 _TEXT_COLUMNS = ("start_image", "start_caption", "nearest_captions", "cosines")
 
 
@@ -37,7 +36,9 @@ def write_hugging_face(opened: OpenedSet, folder: Path) -> dict[str, str]:
     columns: dict[str, Any] = {"pair": pa.array(range(len(synthetic)), pa.int64())}
     features: dict[str, Any] = {"pair": integer_type}
     if synthetic.pixels is not None:
-        pictures = [{"bytes": png, "path": f"{index:03}.png"} for index, png in enumerate(_encode_pngs(opened))]
+        pictures = [
+            {"bytes": opened.record.read(row["image"]), "path": PurePosixPath(row["image"]).name} for row in opened.rows
+        ]
         columns["image"] = pa.array(pictures, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
         features["image"] = {"_type": "Image"}
     for name, values in arrays.items():
@@ -65,13 +66,15 @@ def write_webdataset(opened: OpenedSet, folder: Path) -> dict[str, str]:
     matrix, and a JSON with start pair and captions.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    first_pair = []
     with tarfile.open(folder / SHARD, "w") as shard:
         for name, content in _shard_members(opened):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             shard.addfile(member, io.BytesIO(content))
-    members = ", ".join(name for name, _ in _shard_members(opened) if name.startswith("000000."))
-    return {SHARD: f"the pairs: {members}", **_write_tensors(opened, folder)}
+            if name.startswith("000000."):
+                first_pair.append(name)
+    return {SHARD: f"the pairs: {', '.join(first_pair)}", **_write_tensors(opened, folder)}
 
 
 def write_plain(opened: OpenedSet, folder: Path) -> dict[str, str]:
@@ -80,10 +83,10 @@ def write_plain(opened: OpenedSet, folder: Path) -> dict[str, str]:
     rows = [{"pair": number, **_text_columns(row)} for number, row in enumerate(opened.rows)]
     files = {"pairs.json": "start pair and nearest real captions of each pair"}
     if opened.synthetic.pixels is not None:
-        (folder / "images").mkdir(exist_ok=True)
-        for number, png in enumerate(_encode_pngs(opened)):
-            (folder / "images" / f"{number:03}.png").write_bytes(png)
-            rows[number]["image"] = f"images/{number:03}.png"
+        (folder / IMAGES).parent.mkdir(exist_ok=True)
+        for row, set_row in zip(rows, opened.rows, strict=True):
+            row["image"] = set_row["image"]
+            (folder / row["image"]).write_bytes(opened.record.read(row["image"]))
         files[IMAGES] = "the synthetic images"
     (folder / "pairs.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
     return {**files, **_write_tensors(opened, folder)}
@@ -100,12 +103,11 @@ def _write_tensors(opened: OpenedSet, folder: Path) -> dict[str, str]:
 
 def _shard_members(opened: OpenedSet) -> Iterator[tuple[str, bytes]]:
     synthetic = opened.synthetic
-    pngs = _encode_pngs(opened) if synthetic.pixels is not None else []
     matrix = synthetic.similarity.matrix().float().numpy()
     for number, row in enumerate(opened.rows):
         key = f"{number:06}"
-        if pngs:
-            yield f"{key}.png", pngs[number]
+        if row["image"] is not None:
+            yield f"{key}.png", opened.record.read(row["image"])
         yield f"{key}.txt", row["nearest_captions"][0].encode()
         yield f"{key}.json", json.dumps({"pair": number, **_text_columns(row)}, ensure_ascii=False).encode()
         yield f"{key}.image_feature.npy", _npy_bytes(synthetic.image_features[number].float().numpy())
@@ -115,17 +117,6 @@ def _shard_members(opened: OpenedSet) -> Iterator[tuple[str, bytes]]:
 
 def _text_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in _TEXT_COLUMNS}
-
-
-def _encode_pngs(opened: OpenedSet) -> list[bytes]:
-    """Return the images as PNG, which is lossless."""
-    assert opened.synthetic.pixels is not None
-    encoded = []
-    for pixels in opened.synthetic.pixels:
-        buffer = io.BytesIO()
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, format="PNG")
-        encoded.append(buffer.getvalue())
-    return encoded
 
 
 def _npy_bytes(values: NDArray[np.float32]) -> bytes:

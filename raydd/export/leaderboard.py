@@ -3,16 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from statistics import fmean, stdev
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, StringConstraints
 
 from raydd.code_version import code_version
-from raydd.evaluate.retrieval import METRICS
+from raydd.evaluate.retrieval import SHOWN, mean_and_std
 from raydd.protocols import Workbench
 
-SHOWN = (*METRICS[:6], "r_mean")
 Text = Annotated[str, StringConstraints(min_length=1)]
 Percent = Annotated[FiniteFloat, Field(ge=0, le=100)]
 
@@ -69,7 +67,7 @@ def row_of(
         source: where to get the set.
     """
     config = work.config
-    values_by_metric = {metric: [seed[metric] for seed in seeds] for metric in SHOWN}
+    means_and_stds = {metric: mean_and_std([seed[metric] for seed in seeds]) for metric in SHOWN}
     return Row(
         set=set,
         data=work.data.name,
@@ -82,10 +80,7 @@ def row_of(
         split=config.evaluate.split,
         choice=config.evaluate.choice,
         seeds=len(seeds),
-        scores={
-            metric: (round(fmean(values), 4), round(stdev(values), 4) if len(values) > 1 else 0.0)
-            for metric, values in values_by_metric.items()
-        },
+        scores={metric: (round(mean, 4), round(std, 4)) for metric, (mean, std) in means_and_stds.items()},
         raydd=code_version(),
         source=source,
         date=datetime.now(UTC).date().isoformat(),

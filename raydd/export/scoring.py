@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from raydd.data.class_folders import read_classes
 from raydd.data.encoders import image_identity, resized, text_identity
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import ConfigError, RecordError
+from raydd.evaluate.retrieval import summary
 from raydd.export.leaderboard import Row, row_of
 from raydd.outside import without_folder
 from raydd.plain_files import expanded
@@ -21,7 +21,7 @@ from raydd.protocols import Workbench, cached, changed, open_workbench
 from raydd.sets.foreign import ForeignSet
 from raydd.sets.read import OpenedSet, set_of_record
 from raydd.settings import with_file, with_settings
-from raydd.stages import final_synthetic, scores_of, synthetic_record
+from raydd.stages import final_synthetic, scores_of, scores_of_set, synthetic_record
 from raydd.stages.transferring import ScoredSet, class_scores, own_scores, transferred_scores, unseen_scores
 from raydd.store import Store
 
@@ -42,7 +42,7 @@ class SetScores:
         """Return mean, standard deviation and values of each seed, for every metric of every row."""
         tables = {"retrieval": self.retrieval, "classes": self.classes}
         return {
-            name: {row: {metric: _summary(seeds, metric) for metric in seeds[0]} for row, seeds in rows.items()}
+            name: {row: {metric: summary(seeds, metric) for metric in seeds[0]} for row, seeds in rows.items()}
             for name, rows in tables.items()
         }
 
@@ -75,10 +75,10 @@ def score_set(config: Config, store: Store, opened: OpenedSet | None = None, pro
         opened = set_of_record(synthetic_record(work))
     else:
         opened.require_data(work.data)
-    scored_set = made_set(opened)
-    scores = _score_with_baselines(
-        work, scored_set, opened.title, stored_bytes=scored_set.synthetic.stored_bytes, name=name_of(opened)
-    )
+    scored_set, seeds = made_set(opened), scores_of_set(work, opened).seeds
+    stored_bytes = opened.synthetic.stored_bytes
+    row = row_of(work, seeds, set=name_of(opened), pairs=len(opened.synthetic), stored_bytes=stored_bytes, source="")
+    scores = _with_baselines(work, opened.title, row, seeds)
     for encoders, transfer_work in transfer_works.items():
         for name, photographs in (("synthetic", False), ("its photographs", True)):
             scores.retrieval[f"{name}, {encoders}"] = transferred_scores(
@@ -119,9 +119,9 @@ def score_foreign(config: Config, store: Store, foreign: ForeignSet, progress: P
     unseen = _open_unseen(work)
     scored_set = _encode_foreign(work, foreign)
     title = f"{foreign.name}, {len(foreign)} pairs on {work.data.name}"
-    scores = _score_with_baselines(
-        work, scored_set, title, stored_bytes=foreign.stored_bytes, name=foreign.name, source=foreign.source
-    )
+    seeds, stored_bytes = own_scores(work, scored_set), foreign.stored_bytes
+    row = row_of(work, seeds, set=foreign.name, pairs=len(foreign), stored_bytes=stored_bytes, source=foreign.source)
+    scores = _with_baselines(work, title, row, seeds)
     return _add_other_data_scores(scores, work, scored_set, unseen)
 
 
@@ -185,17 +185,11 @@ def _open_unseen(work: Workbench[Any]) -> Workbench[Any] | None:
     return unseen
 
 
-def _score_with_baselines(
-    work: Workbench[Any], scored_set: ScoredSet, title: str, *, stored_bytes: int, name: str, source: str = ""
-) -> SetScores:
-    """Return the scores of the set and of its baselines."""
+def _with_baselines(work: Workbench[Any], title: str, row: Row, seeds: Seeds) -> SetScores:
+    """Return the scores of the set, which are its row of the leaderboard too, with those of its baselines."""
     evaluate = work.config.evaluate
-    seeds = own_scores(work, scored_set)
-    row = row_of(work, seeds, set=name, pairs=len(scored_set.synthetic), stored_bytes=stored_bytes, source=source)
-    scores = SetScores(f"{title}, {evaluate.split}", row, {"synthetic": seeds})
-    for baseline in evaluate.baselines:
-        scores.retrieval[baseline] = scores_of(work, baseline).seeds
-    return scores
+    baselines = {name: scores_of(work, name).seeds for name in evaluate.baselines}
+    return SetScores(f"{title}, {evaluate.split}", row, {"synthetic": seeds, **baselines})
 
 
 def _add_other_data_scores(
@@ -241,8 +235,3 @@ def made_set(opened: OpenedSet) -> ScoredSet:
     encoders = opened.provenance.encoders
     captions = tuple(row["nearest_captions"][0] for row in opened.rows)
     return ScoredSet(opened.synthetic, opened.fingerprint, encoders.image.identity, encoders.text.identity, captions)
-
-
-def _summary(seeds: Seeds, metric: str) -> dict[str, Any]:
-    values = [seed[metric] for seed in seeds]
-    return {"mean": fmean(values), "std": stdev(values) if len(values) > 1 else 0.0, "seeds": values}

@@ -79,7 +79,7 @@ def report_of_set(folder: Path, config: Config, page_options: PageOptions, progr
     return _result_page(
         opened,
         work,
-        stored_scores(opened),
+        stored_scores(opened, work.store),
         {},
         page_options,
         title=opened.title,

@@ -12,6 +12,7 @@ import jinja2
 import plotly.offline
 
 from raydd.charts.chart import Chart
+from raydd.evaluate.retrieval import RECALLS
 from raydd.report.gallery import AMPLIFIED, ShownPair
 from raydd.tuning.pruning import RungForecast
 
@@ -72,7 +73,7 @@ class Page:
 
 ON_TOP = 6  # number of pairs at the top of the page
 AT_FIRST = 12  # number of pairs in the gallery that are shown at first; the others appear on demand and in print
-METRICS = ("r_mean", "IR@1", "IR@5", "IR@10", "TR@1", "TR@5", "TR@10")  # r_mean first: a phone shows two columns
+METRICS = ("r_mean", *RECALLS)  # r_mean first: a phone shows two columns
 
 
 def write_page(page: Page, path: Path) -> Path:

@@ -42,7 +42,7 @@ def set_page(
         "data": provenance.data.name,
         "pairs": str(len(opened.synthetic)),
         "encoders": f"{provenance.encoders.image.name}, {provenance.encoders.text.name}",
-        "images": str(provenance.settings["distill.images"]),
+        "images": str(provenance.settings.get("distill.images", config.distill.images)),
         **parts.get("facts", {}),
     }
     cost = [

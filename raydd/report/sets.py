@@ -1,6 +1,7 @@
 """The parts of the page that show one synthetic set: gallery, similarity matrix, embedding maps, collapse measures."""
 
 import math
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,16 +50,23 @@ def set_parts(opened: OpenedSet, work: Workbench[Any], page_options: PageOptions
         opened: the set.
         work: workbench of the settings that made the set.
         page_options: projection of the maps, and number of frames of the film.
+
+    Raises:
+        ConfigError: a film is requested, and the workbench's store lacks the experts of the set.
     """
-    synthetic = opened.synthetic
+    synthetic, networks = opened.synthetic, last_expert(opened, work)
+    if networks is None and page_options.frames:
+        raise ConfigError(
+            f"--film needs the experts {opened.provenance.upstream.experts}, which are not in the store "
+            f"{work.store.root}. Name the store that made the set with --place.store, or leave --film out."
+        )
     parts: dict[str, Any] = {
         "pairs": shown_pairs(opened, work.data.train, work.image_encoder.size),
         "pairs_note": _pairs_note(opened),
         "similarity": similarity_map(synthetic.similarity.matrix()),
     }
-    networks = last_expert(opened, work)
     if networks is None:
-        return parts
+        return {**parts, "facts": {"embedding maps": "left out, since the store lacks the experts of the set"}}
     start_set = work.with_start_pairs(synthetic)
     start, end = work.embed(networks, start_set), work.embed(networks, synthetic)
     start_measures, end_measures = (
@@ -90,7 +98,7 @@ def distilled_again(work: Workbench[Any], networks: Any, frames: int) -> list[Em
 
     Args:
         work: workbench of the settings that made the set; its store has the features and the experts, and is not
-            written to.
+            written to: what the repetition lacks is made in a temporary store.
         networks: networks of an expert, which embed the pairs.
         frames: the most states to return; they are equally far apart.
 
@@ -101,21 +109,34 @@ def distilled_again(work: Workbench[Any], networks: Any, frames: int) -> list[Em
         raise ConfigError("--film needs a store in a folder. Copy the set's features and experts to a folder.")
     config = with_settings(work.config, trial_settings(work.config))
     with tempfile.TemporaryDirectory() as scratch:
-        for stage_folder in work.store.folder.iterdir():
-            if stage_folder.name not in _RECOMPUTED_STAGES:
-                (Path(scratch) / stage_folder.name).symlink_to(stage_folder)
+        _link_files(work.store.folder, Path(scratch))
         rerun = open_workbench(config, Store(scratch, Path(scratch) / "cache"), work.progress, work.opened)
         points = stages.distill(rerun, every=math.ceil(config.distill.steps / frames))
         return [rerun.embed(networks, point.synthetic) for point in points]
 
 
+def _link_files(store: Path, scratch: Path) -> None:
+    """Link each file of a store's folder into another one, except for records that the film makes again.
+
+    Files are linked rather than folders: what is written replaces a link, and would be written through a linked folder.
+    """
+    for stage_folder in store.iterdir():
+        if stage_folder.name in _RECOMPUTED_STAGES:
+            continue
+        for folder, _, names in os.walk(stage_folder):
+            copy = scratch / Path(folder).relative_to(store)
+            copy.mkdir(parents=True)
+            for name in names:
+                (copy / name).symlink_to(Path(folder) / name)
+
+
 def last_expert(opened: OpenedSet, work: Workbench[Any]) -> Any | None:
-    """Return the first expert's networks at the last epoch that the distillation read; None if not in the store.
+    """Return the first expert's networks at the last epoch that the distillation read; None if `work.store` lacks them.
 
     If the distillation read no experts, these are networks before training, initialised from a seed.
     """
     name = (opened.provenance.upstream.experts or "none").rpartition("/")[2]
-    record = Record(opened.record.store, "experts", name, {}, {})
+    record = Record(work.store, "experts", name, {}, {})
     experts, epoch = work.experts_in(record, opened.synthetic), work.config.distill.expert_epochs[-1]
     return experts.snapshot(0, epoch) if experts.has(0, epoch) else None
 

@@ -7,13 +7,13 @@ name of code from it.
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, FiniteFloat, StringConstraints, TypeAdapter, ValidationError
 
 from raydd.code_version import code_version
-from raydd.config import Config
+from raydd.config import Config, StudentsConfig
 from raydd.errors import ConfigError, RecordError
 from raydd.outside import CODE_SETTINGS, require_trusted
 from raydd.settings import RENAMED, flatten, with_settings
@@ -233,6 +233,16 @@ class Provenance:
     def trained(self) -> Trained:
         """What students of the set train, in words."""
         return _TRAINED[self.protocol]
+
+    @property
+    def students(self) -> StudentsConfig:
+        """The students' recipe of the run that made the set; settings that it did not have are at their defaults.
+
+        Raises:
+            ConfigError: a setting has a value that this version refuses.
+        """
+        stated = {field.name: self.settings.get(f"students.{field.name}") for field in fields(StudentsConfig)}
+        return StudentsConfig(**{name: value for name, value in stated.items() if value is not None})  # type: ignore[arg-type]
 
     @property
     def unknown_settings(self) -> tuple[str, ...]:

@@ -183,24 +183,37 @@ def load_synthetic(record: Record) -> SyntheticSet:
         raise error if path in str(error) else RecordError(f"{path}: {error}") from error
 
 
-def stored_scores(opened: OpenedSet) -> dict[str, dict[str, Any]]:
-    """Read a set's scores from the store around it, by split: mean, std and seeds of each metric.
+def stored_scores(
+    opened: OpenedSet, store: Store | None = None, *, made_with: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Read a set's scores, by split: mean, std and seeds of each metric.
 
     If a split has several records of scores, the one with the most seeds is read. Scores that were chosen on their own
     split (`evaluate.choice` best-on-split) are left out.
 
+    Args:
+        opened: the set; the store around it is read.
+        store: another store to read as well, such as that of `store_of`, where a copied set is scored.
+        made_with: settings of the scores' records that must have these values; by default any scores of the set are
+            read, also those of students with another recipe.
+
     Raises:
         RecordError: a record of scores is damaged.
     """
-    store = opened.record.store
+    stores = {each.root: each for each in (opened.record.store, store) if each}
+    records = [
+        Record(each, "scores", name.split("/")[1], {}, {})
+        for each in stores.values()
+        for name in each.names("scores")
+        if name.endswith(f"/{MANIFEST}")
+    ]
     scores_by_split: dict[str, Scores] = {}
-    for name in store.names("scores"):
-        if not name.endswith(f"/{MANIFEST}"):
-            continue
-        record = Record(store, "scores", name.split("/")[1], {}, {})
+    for record in records:
         manifest: _ScoresManifest = checked(_ScoresManifest, _read_manifest(record), _file_path(record, MANIFEST))
         split, choice = manifest.settings.get("split"), manifest.settings.get("choice", "last")
         if manifest.upstream.get("synthetic") != opened.fingerprint or not isinstance(split, str) or choice != "last":
+            continue
+        if any(manifest.settings.get(name) != value for name, value in (made_with or {}).items()):
             continue
         scores = Scores(_read_seeds(record))
         if split not in scores_by_split or len(scores_by_split[split].seeds) < len(scores.seeds):

@@ -19,6 +19,7 @@ from raydd.store import Record
 NEAREST_CAPTIONS = 5  # captions listed for each text feature
 FIRST_CAPTIONS = 3  # captions listed in the manifest, those of the first pairs
 SET, PAIRS = "synthetic.safetensors", "pairs.parquet"
+IMAGES = "images/*.png"  # all image files of a set, see `image_file`
 
 
 def write_set(
@@ -73,8 +74,8 @@ def pairs_table(synthetic: SyntheticSet, texts: CaptionRows, pairs: Pairs) -> pa
 
 
 def image_file(number: int) -> str:
-    """Return the name of a pair's image file in the set's folder."""
-    return f"images/{number:03}.png"
+    """Return the name of a pair's image file in the folder of a set or of an export."""
+    return IMAGES.replace("*", f"{number:03}")
 
 
 def nearest_captions(

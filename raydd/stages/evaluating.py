@@ -49,7 +49,7 @@ def scores_of_set(work: Workbench[Any], opened: OpenedSet) -> ScoresOnVal | Scor
         work: the workbench, with the data and encoders that made the set; its other settings may differ.
         opened: the set.
     """
-    record = scores_record(work, "synthetic", opened.fingerprint)
+    record = scores_record(work, "synthetic", opened)
     return _cached_scores(work, record, lambda: _synthetic_hits(work, opened.synthetic))
 
 
@@ -184,30 +184,33 @@ def _row_hits(work: Workbench[Any], row: str, number: int) -> Row:
     return _selected_hits(work, row, number, [(number, seed) for seed in range(work.config.evaluate.seeds)])
 
 
-def scores_record(work: Workbench[Any], row: str, made_set: str = "") -> Record:
+def scores_record(work: Workbench[Any], row: str, opened: OpenedSet | None = None) -> Record:
     """Return the record of the scores of a row (`synthetic`, `full`, or a selection), named by what the row reads.
 
-    `made_set` is the fingerprint of a finished set to score as `synthetic`, instead of the one that the settings make.
+    `opened` is a finished set to score as `synthetic`, instead of the one that the settings make.
     """
-    settings, upstream = _record_content(work, row, made_set)
+    settings, upstream = _record_content(work, row, opened)
     return Record.of(work.store, "scores", settings, upstream, version=VERSION)
 
 
-def _record_content(work: Workbench[Any], row: str, made_set: str = "") -> tuple[dict[str, Any], dict[str, str]]:
+def _record_content(
+    work: Workbench[Any], row: str, opened: OpenedSet | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what decides the students of a row: settings, and the records that the row is made from."""
     config, evaluate = work.config, work.config.evaluate
+    pairs = len(opened.synthetic) if opened else config.distill.pairs
     settings: dict[str, Any] = {"row": row, "split": evaluate.split, "seeds": evaluate.seeds, **choice_content(config)}
     if row == "full":  # its students are experts, which are checked after every epoch
         settings.pop("checks", None)
         upstream = {"experts": work.experts_record.fingerprint}
         settings |= {"epochs": config.experts.last_epoch, "first_seed": config.experts.seed}
         return settings, upstream
-    settings |= {"students": recipe_content(config.students, config.distill.pairs), **work.student_content}
+    settings |= {"students": recipe_content(config.students, pairs), **work.student_content}
     if row == "synthetic":
-        upstream = {"synthetic": made_set or synthetic_record(work).fingerprint}
+        upstream = {"synthetic": opened.fingerprint if opened else synthetic_record(work).fingerprint}
     else:
         selection_settings, upstream = work.selection_content(row)
-        settings |= {"pairs": config.distill.pairs, **selection_settings}
+        settings |= {"pairs": pairs, **selection_settings}
     return settings, upstream
 
 

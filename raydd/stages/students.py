@@ -13,6 +13,7 @@ from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal, by_published_choice, scores_of_hits, scores_on
 from raydd.protocols import Choosing, HeldOutSplit, Workbench
+from raydd.sets.provenance import Provenance
 
 _MULTIPLES = [2.0**power for power in range(-5, 6)]
 MIN_MULTIPLE, MAX_MULTIPLE = _MULTIPLES[0], _MULTIPLES[-1]
@@ -106,6 +107,16 @@ def recipe_content(recipe: StudentsConfig, pairs: int) -> dict[str, Any]:
         del content["rate"]  # without momentum, both values of `rate` are the same
     neutral = {**_NEUTRAL_SETTINGS, "batch_size": pairs}
     return {name: value for name, value in content.items() if name not in neutral or neutral[name] != value}
+
+
+def own_students(provenance: Provenance, pairs: int) -> dict[str, Any]:
+    """Return the settings that the record of a set's scores has if its students have the recipe of the set's own run.
+
+    Args:
+        provenance: the provenance of the set.
+        pairs: number of synthetic pairs.
+    """
+    return {"students": recipe_content(provenance.students, pairs), "temperature": provenance.temperature}
 
 
 @dataclass(frozen=True)

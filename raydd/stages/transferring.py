@@ -39,7 +39,10 @@ class ScoredSet:
 
 
 def own_scores(work: Workbench[Any], scored_set: ScoredSet) -> list[dict[str, float]]:
-    """Return scores of a set with its own encoders; the workbench must have the same encoders."""
+    """Return scores of a set that other code made, with the encoders that it was made for, which the workbench has.
+
+    For a set of raydd's, `raydd.stages.scores_of_set` returns the scores that its run may have stored.
+    """
     return _cached_scores(work, scored_set, {"row": "own"}, lambda: _scores_by_seed(work, scored_set.synthetic))
 
 

@@ -35,8 +35,9 @@ def progress_on(console: Console | None = None) -> Iterator[Listener]:
     """Give a listener that shows the progress of stages while the block runs.
 
     Args:
-        console: where to show progress; standard error if None. Code that prints inside the block must print on the
-            same console, or bars and lines are mixed up.
+        console: the terminal on which bars are shown; standard error if None. Code that prints inside the block must
+            print on the same console, or bars and lines are mixed up. If it is no terminal, plain lines go to standard
+            error instead, also if the console is another file: results that are written there stay free of progress.
     """
     console = console or open_console(stderr=True)
     if not console.is_terminal:

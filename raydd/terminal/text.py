@@ -86,16 +86,17 @@ def students_in_words(evaluate: EvaluateConfig) -> str:
     return f"{seeds}{best}" if evaluate.choice == "best-on-split" else seeds
 
 
-COLUMNS = ("IR@1", "IR@5", "IR@10", "TR@1", "TR@5", "TR@10", "r_mean")
+def scores_table(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], title: str, columns: Sequence[str] = ()) -> Table:
+    """Return a table of 80 characters with mean and standard deviation of each metric.
 
-
-def scores_table(
-    rows: Mapping[str, Mapping[str, Mapping[str, Any]]], title: str, columns: Sequence[str] = COLUMNS
-) -> Table:
-    """Return a table of 80 columns with mean and standard deviation of each metric.
-
-    Each row of `rows` is what `Scores.as_json` gives.
+    Args:
+        rows: from the name of each row to what `Scores.as_json` gives.
+        title: title of the table.
+        columns: the metrics; by default `raydd.evaluate.retrieval.SHOWN`.
     """
+    from raydd.evaluate.retrieval import SHOWN
+
+    columns = columns or SHOWN
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("trained on", overflow="fold")  # not cut: names of encoders differ in the last letter
     for column in columns:

@@ -17,6 +17,7 @@ from raydd.config import Config
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import ConfigError
 from raydd.protocols import Workbench, changed, trial_settings
+from raydd.sets.write import image_file
 from raydd.settings import flatten, with_settings
 from raydd.stages import load_synthetic
 from raydd.store import Record
@@ -120,7 +121,7 @@ class Logbook:
         self._log_set(run, record, ("val", "test"))
         if "images" in self._work.cached:  # only a frozen encoder can be opened by its name; a trained one has none
             run.model("student", lambda folder: self._write_student(folder, finalist.settings, record))
-        if record.has("images/000.png"):
+        if record.has(image_file(0)):
             run.figure(_PAIRS, lambda: self._pairs_picture(load_synthetic(record)))
             run.figure(_ROW, lambda: _row_picture(load_synthetic(record)))
         run.end()

@@ -10,8 +10,7 @@ from raydd.compare.plans import plan_of
 from raydd.compare.rows import MadeSet, Row
 from raydd.compare.table import write_comparison
 from raydd.config import Config
-from raydd.evaluate.retrieval import METRICS
-from raydd.terminal.text import COLUMNS
+from raydd.evaluate.retrieval import METRICS, SHOWN
 
 CURVE = [
     {"step": step, "cpu_seconds": 2.0 * step, "seconds": 1.0 * step, "r_mean": 10.0 + step} for step in (2, 4, 6, 8)
@@ -58,7 +57,7 @@ def test_sets_of_other_seeds_are_not_paired_and_such_rows_are_marked(tmp_path: P
         tmp_path, row("lors", 30.0, 31.0, 32.0, without=1), row("repblend", 30.0, 31.0, 32.0, without=2)
     )
     assert not any("≈" in line for line in lines.values())
-    assert [line.count("°") for line in lines.values()] == [0, 0, len(COLUMNS)]  # the heading, the best, the other
+    assert [line.count("°") for line in lines.values()] == [0, 0, len(SHOWN)]  # the heading, the best, the other
     assert records["repblend"]["p against best r_mean"] == ""
 
 

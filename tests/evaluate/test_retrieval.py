@@ -8,7 +8,7 @@ from matrix_scores import matrix_scores
 from torch import Tensor
 
 from raydd.errors import NonFiniteError
-from raydd.evaluate.retrieval import KS, METRICS, chance, retrieval_hits, retrieval_scores
+from raydd.evaluate.retrieval import KS, METRICS, Scores, chance, mean_and_std, retrieval_hits, retrieval_scores
 
 
 def slow_scores(scores: Tensor, owner: Tensor) -> dict[str, float]:
@@ -87,3 +87,10 @@ def test_nan_is_no_score() -> None:
     images[1, 2] = torch.nan
     with pytest.raises(NonFiniteError, match="not finite"):
         retrieval_scores(images, texts, torch.arange(3))
+
+
+def test_a_deviation_is_that_of_a_sample_and_0_for_one_seed():
+    assert mean_and_std([1.0, 2.0, 6.0]) == (3.0, pytest.approx(7**0.5))
+    assert mean_and_std([5.0]) == (5.0, 0.0)
+    scores = Scores(tuple(dict.fromkeys(METRICS, value) for value in (1.0, 2.0, 6.0)))
+    assert scores.as_json()["TR@5"] == {"mean": 3.0, "std": scores.std["TR@5"], "seeds": [1.0, 2.0, 6.0]}

@@ -1,6 +1,7 @@
 """Each export read back by its own library."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from raydd.code_version import code_version
 from raydd.data import load_image_encoder
 from raydd.distill.heads import Head, embed
 from raydd.errors import RecordError
-from raydd.export.cards import licence_of
+from raydd.export import exporting
+from raydd.protocols import open_workbench
 from raydd.sets.read import OpenedSet, open_set, stored_scores
 from raydd.settings import load
 
@@ -139,26 +141,7 @@ def test_the_card_tells_where_the_set_comes_from(exported: Exported, opened: Ope
         assert part in text
 
 
-@pytest.mark.parametrize(
-    ("data", "word"),
-    [
-        ("stamps", "gpl-2.0"),
-        ("postal stamps 1920", "unknown"),
-        ("flickr8k", "other"),
-        ("coco_karpathy", "other"),
-        ("coco2014", "other"),
-        ("coconut-pictures", "unknown"),
-        ("mine", "unknown"),
-    ],
-)
-def test_licences_go_by_the_data(data: str, word: str):
-    assert licence_of(data)[0] == word
-    assert licence_of(data, "CC-BY-4.0")[0] == "cc-by-4.0"
-
-
 def test_a_copied_set_is_exported_without_its_store(tmp_path: Path, opened: OpenedSet):
-    import shutil
-
     copy = tmp_path / "somewhere" / "copy"
     shutil.copytree(made_set().folder, copy)
     again = open_set(copy)
@@ -166,6 +149,41 @@ def test_a_copied_set_is_exported_without_its_store(tmp_path: Path, opened: Open
     assert torch.equal(again.synthetic.image_features, opened.synthetic.image_features)
     assert main(["export", "--set", str(copy), "--to", "png", str(tmp_path / "out"), *ENCODERS]) == 0
     assert "None are known" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("placed", [True, False])
+def test_a_student_is_trained_in_the_store_that_the_settings_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, placed: bool
+):
+    made, stores = made_set("features"), []
+    copy = tmp_path / "downloads" / "set"
+    shutil.copytree(made.folder, copy)
+    monkeypatch.setenv("RAYDD_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(
+        exporting, "open_workbench", lambda config, store: stores.append(store) or open_workbench(config, store)
+    )
+    named = ["--place.store", str(tmp_path / "mine")] if placed else []
+    assert main(["export", "--set", str(copy), "--to", "head", str(tmp_path / "out"), *ENCODERS, *named]) == 0
+    assert [store.folder for store in stores] == [tmp_path / ("mine" if placed else "home/store")]
+
+
+def test_what_evaluate_computes_is_on_the_next_card(tmp_path: Path):
+    made = made_set("features")
+    copy, settings = tmp_path / "somewhere" / "copy", flags(made, "--place.home", str(tmp_path / "home"))
+    shutil.copytree(made.folder, copy)
+
+    def card() -> str:
+        assert main(["export", "--set", str(copy), "--to", "png", str(tmp_path / "out"), *settings]) == 0
+        return (tmp_path / "out" / "README.md").read_text()
+
+    def evaluate(*more: str) -> None:
+        assert main(["evaluate", "--set", str(copy), *settings, "--evaluate.baselines", *more]) == 0
+
+    assert "None are known" in card()
+    evaluate("--evaluate.seeds", "4", "--students.epochs", "2")
+    assert "None are known" in card()  # its students have another recipe than the card's
+    evaluate("--evaluate.seeds", "3")
+    assert "| test | 3 |" in card()
 
 
 @pytest.mark.parametrize("readme", ["# My project\n", "---\nlicense: mit\n---\n\n- raydd\n", "# Mine\n- raydd\n"])

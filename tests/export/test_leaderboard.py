@@ -11,7 +11,7 @@ from made_sets import ENCODERS, made_set
 
 from raydd.cli import main
 from raydd.errors import ConfigError
-from raydd.export.leaderboard import SHOWN
+from raydd.evaluate.retrieval import SHOWN
 
 ROOT = Path(__file__).parents[2]
 ROWS = ROOT / "docs/leaderboard.yaml"

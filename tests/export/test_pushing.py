@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hub_server import TOKEN, USER, Hub, hub  # noqa: F401
 from made_sets import ENCODERS, made_set
 
 from raydd.errors import ConfigError
+from raydd.export.cards import licence_of
 from raydd.export.exporting import push
 
 NAME = f"{USER}/stamps-6"
@@ -65,6 +67,32 @@ def test_what_the_hub_refuses_is_said_with_what_to_do(
     assert TOKEN not in str(error.value)
     assert "\n" not in str(error.value)
     assert not hub.files
+
+
+def test_a_card_that_the_hub_refuses_is_said_with_the_reason(
+    hub: Hub,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    at(f"http://127.0.0.1:{hub.port}", monkeypatch, tmp_path)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    (tmp_path / "README.md").write_text("---\nlicense: ask me\n---\n")
+    with pytest.raises(ConfigError, match=r'Invalid metadata in README.md. "license" must be one of \[apache') as error:
+        push(tmp_path, NAME, ["README.md"])
+    assert "\n" not in str(error.value)
+
+
+def test_a_licence_in_words_of_one_s_own_is_pushed(
+    hub: Hub,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    at(f"http://127.0.0.1:{hub.port}", monkeypatch, tmp_path)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    metadata, _ = licence_of("mine", "csv", "For research only, ask me")
+    (tmp_path / "README.md").write_text(f"---\n{yaml.safe_dump(metadata)}---\n")
+    push(tmp_path, NAME, ["README.md"])
+    assert b"license_name: for-research-only-ask-me" in hub.files[NAME]["README.md"]
 
 
 def test_a_hub_that_cannot_be_reached_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

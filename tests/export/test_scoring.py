@@ -14,9 +14,11 @@ from raydd import stages
 from raydd.config import Config
 from raydd.data.encoders import image_identity
 from raydd.errors import ConfigError, RecordError
-from raydd.export.scoring import score_set
+from raydd.evaluate.retrieval import METRICS
+from raydd.export.scoring import made_set, score_set
 from raydd.sets.read import open_set
 from raydd.settings import to_yaml, with_settings
+from raydd.stages.transferring import own_scores
 from raydd.store import Record, Store
 
 
@@ -73,7 +75,38 @@ def test_a_folder_s_set_brings_its_own_encoders_and_size(config: Config, store: 
     asked = open_set(folder).provenance.config({**names, "evaluate.seeds": 2})
     assert asked.distill.pairs == 6
     found = score_set(asked, store, open_set(folder))
-    assert found.retrieval["synthetic"] == list(stages.synthetic_scores(raydd.open(config, store)).seeds)
+    assert found.retrieval["synthetic"] == stages.synthetic_scores(raydd.open(config, store)).seeds
+
+
+def test_a_set_that_its_run_has_scored_is_not_trained_again(config: Config, store: Store) -> None:
+    made = stages.run(raydd.open(config, store))
+    opened = open_set(Path(store.root) / made["made"]["synthetic_record"])
+    found = score_set(config, store, opened, no_work)
+    assert found.as_json()["retrieval"]["synthetic"] == {metric: made["synthetic"][metric] for metric in METRICS}
+    assert not store.names("transfers")
+
+
+@pytest.mark.parametrize("changes", [{}, {"students.batch_size": 4}, {"evaluate.choice": "best-on-split"}])
+def test_the_scores_are_those_that_sets_of_other_code_get(
+    config: Config, store: Store, changes: dict[str, Any]
+) -> None:
+    work = raydd.open(with_settings(config, {**changes, "evaluate.baselines": ()}), store)
+    stages.final_synthetic(work)
+    opened = open_set(Path(store.root) / stages.synthetic_record(work).folder)
+    assert score_set(work.config, store, opened).retrieval["synthetic"] == tuple(own_scores(work, made_set(opened)))
+
+
+def test_scores_are_named_by_the_set_s_pairs_and_not_by_the_baselines(config: Config, store: Store) -> None:
+    stages.final_synthetic(raydd.open(config, store))
+    opened = open_set(Path(store.root) / stages.synthetic_record(raydd.open(config, store)).folder)
+    assert len(opened.synthetic) == 6
+
+    def name(pairs: int, batch_size: int) -> str:
+        changed = with_settings(config, {"distill.pairs": pairs, "students.batch_size": batch_size})
+        return stages.scores_record(raydd.open(changed, store), "synthetic", opened).fingerprint
+
+    assert name(4, 128) == name(6, 128) == name(4, 6)
+    assert name(4, 4) == name(6, 4) != name(6, 6)
 
 
 def test_an_encoder_keeps_its_weights_next_to_another_text_encoder(config: Config, store: Store) -> None:
@@ -82,7 +115,7 @@ def test_an_encoder_keeps_its_weights_next_to_another_text_encoder(config: Confi
     config = with_settings(config, {"evaluate.encoders": ("efficientnet-lite0+tiny_encoders:letters",)})
     score_set(config, store)
     made = [Record.of_folder(file.parent) for file in Path(store.root).glob("transfers/*/manifest.json")]
-    assert {record.settings["row"] for record in made} == {"own", "pixels", "photographs"}
+    assert {record.settings["row"] for record in made} == {"pixels", "photographs"}
     assert {record.settings["encoders"][0] for record in made} == {image_identity(config.encoders)}
 
 

@@ -91,7 +91,7 @@ def test_every_row_of_an_evaluation_is_of_students_that_train_the_encoder(
         assert found["retrieval"][row]["r_mean"]["seeds"] == run[row]["r_mean"]["seeds"]
     transfers = [record.parent for record in (made.home / "store" / "transfers").glob("*/manifest.json")]
     named = [json.loads((folder / "manifest.json").read_text())["settings"] for folder in transfers]
-    assert {one["row"] for one in named} == {"own", "pixels", "photographs", "classes", "unseen"}
+    assert {one["row"] for one in named} == {"pixels", "photographs", "classes", "unseen"}
     assert all(one["protocol"] == "encoder" for one in named)
     assert not (made.home / "store" / "features").exists()
 

@@ -127,7 +127,7 @@ def test_without_baselines_val_and_test_alone_are_encoded(tmp_path: Path) -> Non
     fresh = open_store(with_settings(made.config, {"place.home": str(tmp_path)}).place)
     found = score_set(opened.provenance.config(given), fresh, opened, told)
     assert list(found.retrieval) == ["synthetic"]
-    assert told.but_checks == {"held-out images encoded", "captions encoded"}
+    assert told.but_checks == {"held-out images encoded", "captions encoded", "students of the synthetic pairs"}
     written = {path.parent.name for path in (tmp_path / "store" / "features").rglob("images-*.safetensors")}
     assert written == {"val", "test"}
 

@@ -19,7 +19,7 @@ from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import RecordError
 from raydd.evaluate.retrieval import METRICS
 from raydd.sets.read import load_synthetic, open_set, set_of_record, stored_scores
-from raydd.store import Record
+from raydd.store import Record, Store
 
 SCORES = [dict.fromkeys(METRICS, 50.0), dict.fromkeys(METRICS, 52.0)]
 
@@ -268,6 +268,17 @@ def test_the_scores_of_the_most_seeds_are_found_and_those_chosen_on_their_split_
     scored(record, SCORES, seeds=2)
     scored(record, [dict.fromkeys(METRICS, 99.0)] * 5, seeds=5, choice="best-on-split")
     assert stored_scores(opened)["test"]["r_mean"]["seeds"] == [50.0, 52.0]
+
+
+def test_scores_of_another_store_and_of_one_recipe_are_found(tmp_path: Path):
+    record = saved(tmp_path / "store")
+    opened, other = set_of_record(record), Store(tmp_path / "other")
+    kept = replace(record, store=other)
+    scored(kept, SCORES[:1], students={"epochs": 3})
+    scored(kept, SCORES, students={"epochs": 9})
+    assert stored_scores(opened) == {}
+    assert stored_scores(opened, other)["test"]["r_mean"]["seeds"] == [50.0, 52.0]
+    assert stored_scores(opened, other, made_with={"students": {"epochs": 3}})["test"]["r_mean"]["seeds"] == [50.0]
 
 
 @pytest.mark.parametrize("scores", [[], {}, [{}], [{"r_mean": "50"}], [{**SCORES[0], "r_mean": 101.0}], 3])

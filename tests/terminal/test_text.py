@@ -5,7 +5,8 @@ import pytest
 from rich.console import Console
 
 from raydd.config import EvaluateConfig
-from raydd.terminal.text import COLUMNS, brief, duration, scores_table, share_of_full, sparkline, students_in_words
+from raydd.evaluate.retrieval import SHOWN
+from raydd.terminal.text import brief, duration, scores_table, share_of_full, sparkline, students_in_words
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_scores_that_were_chosen_on_their_own_split_are_told():
 
 
 def test_a_table_of_scores_fits_a_terminal_of_80_columns():
-    row = {column: {"mean": 54.321, "std": 12.34} for column in COLUMNS}
+    row = {column: {"mean": 54.321, "std": 12.34} for column in SHOWN}
     console = Console(file=io.StringIO(), width=80)
     console.print(scores_table({"synthetic": row, "random": row}, "test, 50 pairs, 5 seeds, percent"))
     lines = [line.strip() for line in console.file.getvalue().splitlines()]
@@ -56,7 +57,7 @@ def test_a_table_of_scores_fits_a_terminal_of_80_columns():
 
 
 def test_rows_that_differ_in_the_last_letter_of_a_long_name_are_told_apart():
-    row = {metric: {"mean": 54.321, "std": 1.2} for metric in COLUMNS}
+    row = {metric: {"mean": 54.321, "std": 1.2} for metric in SHOWN}
     console = Console(file=io.StringIO(), width=80)
     names = [f"its photographs, efficientnet-lite{number}" for number in (0, 1)]
     console.print(scores_table(dict.fromkeys(names, row), "test, 50 pairs, 5 seeds, percent"))
