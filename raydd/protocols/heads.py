@@ -201,13 +201,13 @@ class HeadsWorkbench(Workbench[Heads]):
         loss: str = "infonce",
         with_pixels: bool = False,
     ) -> SyntheticSet:
-        """Return real pairs with the features of each image's first view, or of pixels under `distill.image_size`."""
+        """Return real pairs with the features of their pixels or, without pixels, of each image's first view."""
         train, distill = self.features.train, self.config.distill
         images = train.image_of_text[captions]
         sources = [self.data.train.images[index] for index in images.tolist()] if with_pixels else []
         pixels = self.pixels_of(sources, distill.image_size) if with_pixels else None
         return start_of(
-            self.encode_pixels(pixels) if pixels is not None and distill.image_size else train.images.gather(images, 0),
+            train.images.gather(images, 0) if pixels is None else self.encode_pixels(pixels),
             train,
             captions,
             seed=seed,

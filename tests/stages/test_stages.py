@@ -70,9 +70,13 @@ def test_the_seed_of_a_distillation_draws_its_start_its_similarity_and_its_recor
     assert records[0] == records[1] != records[2]
 
 
-@pytest.mark.parametrize("space", ["features", "pixels", "features-then-pixels"])
-def test_every_space_leaves_a_set_that_others_can_read(config: Config, store: Store, space: str) -> None:
-    config = with_settings(config, {"distill.images": space})
+@pytest.mark.parametrize(
+    ("space", "image_lr"), [("features", 0.1), ("pixels", 0.1), ("pixels", 0.0), ("features-then-pixels", 0.1)]
+)
+def test_every_space_leaves_a_set_that_others_can_read(
+    config: Config, store: Store, space: str, image_lr: float
+) -> None:
+    config = with_settings(config, {"distill.images": space, "distill.image_lr": image_lr})
     synthetic, record = (
         stages.final_synthetic(raydd.open(config, store)),
         stages.synthetic_record(raydd.open(config, store)),
