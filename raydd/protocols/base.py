@@ -301,6 +301,13 @@ class Workbench(ABC, Generic[Networks]):
             with_pixels=distill.images == "pixels",
         )
 
+    def prepare_start(self) -> None:
+        """Make what `start` and `begin` read and the store lacks: encoded data, the choice of pairs, and experts."""
+        distill = self.config.distill
+        self.prepare()
+        self.select(distill.start, distill.pairs, distill.seed)
+        self.experts()
+
     @property
     @abstractmethod
     def start_rates(self) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from raydd.cpu_time import ElapsedTime, Watch
 from raydd.distill.population import steps_of, steps_per_read
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
+from raydd.memory import reset_peak
 from raydd.protocols import Workbench
 from raydd.sets.read import load_synthetic
 from raydd.stages.distilling import distill, in_features, only_phase, synthetic_record
@@ -104,6 +105,7 @@ def _new_states(work: Workbench[Any], every: int) -> Iterator[State]:
             cpu_seconds += steps * interval.get("cpu_seconds", interval["seconds"])
             last_step = interval["step"]
         yield point.step, seconds, cpu_seconds, point.synthetic
+        reset_peak(work.device)  # the memory of a check's students is not that of the distillation
 
 
 def _repeated_states(work: Workbench[Any], every: int) -> Iterator[State]:

@@ -50,7 +50,7 @@ def _distill_phases(work: Workbench[Any], every: int) -> Iterator[DistillPoint]:
 def only_phase(work: Workbench[Any], every: int) -> Phase:
     """Return the phase of a distillation that has a single phase."""
     distill = work.config.distill
-    return Phase(work, synthetic_record(work), distill, work.start, every, distill.steps)
+    return Phase(work, synthetic_record(work), distill, work.prepare_start, work.start, every, distill.steps)
 
 
 def _features_then_pixels(work: Workbench[Any], record: Record, every: int) -> Iterator[DistillPoint]:
@@ -65,6 +65,7 @@ def _features_then_pixels(work: Workbench[Any], record: Record, every: int) -> I
             work,
             record,
             settings,
+            work.experts,
             lambda: invert_features(work, features_phase.record),
             every,
             steps,
