@@ -126,7 +126,8 @@ class Provenance:
     selection: Text
     """How the set was chosen among the candidates, in one sentence."""
     times_learned_rates: Positive
-    """LR multiplier fitted at the end: final learning rates divided by learned ones. 1 if none was fitted."""
+    """LR multiplier: final learning rates divided by learned ones. 1 if none was fitted. Under features-then-pixels
+    both fits count, that of the features and that of the pixels."""
     seconds: Seconds
     """Time of the distillation steps."""
     preparing_seconds: Seconds

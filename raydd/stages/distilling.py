@@ -11,6 +11,7 @@ from raydd.distill.content import distillation_content
 from raydd.distill.engine import DistillPoint
 from raydd.distill.synthetic import SyntheticSet
 from raydd.protocols import Workbench, changed
+from raydd.sets.provenance import Provenance
 from raydd.sets.read import load_synthetic
 from raydd.stages.distill_log import Log
 from raydd.stages.inverting import invert_features
@@ -70,6 +71,7 @@ def _features_then_pixels(work: Workbench[Any], record: Record, every: int) -> I
             every,
             steps,
             earlier_steps=steps,
+            fitted_before=lambda: Provenance.from_json(features_phase.record.facts()).times_learned_rates,
         )
     )
 

@@ -47,6 +47,8 @@ class Phase:
     """Steps of all phases of the distillation."""
     earlier_steps: int = 0
     """Steps of the earlier phases."""
+    fitted_before: Callable[[], float] = lambda: 1.0
+    """Returns the LR multiplier that the earlier phases fitted to the learning rates of the start set."""
 
     def point(
         self, step: int, metrics: dict[str, float], synthetic: SyntheticSet, collapse: Points, earlier: Points
@@ -244,9 +246,10 @@ def _finish(course: Course, last_set: SyntheticSet) -> tuple[SyntheticSet, dict[
     if phase.settings.fit_rates:
         work.progress("fits of the students' learning rates", 0, 1)
         with counted_as("fits of learning rates"):
-            # A phase without steps has the learning rates of the features set, which are fitted already.
+            # Without steps, no learning rate was learned: those of the start set are as set, or fitted to features.
             fitted = fit_rates(work, last_set, near=0.0 if phase.settings.steps else 1.0)
-            synthetic, multiple, fitted_val = fitted.pairs, fitted.multiple, fitted.val.seeds[0]
+            synthetic, fitted_val = fitted.pairs, fitted.val.seeds[0]
+            multiple = phase.fitted_before() * fitted.multiple
         work.progress("fits of the students' learning rates", 1, 1)
         if record.complete:
             return load_synthetic(record), None

@@ -127,6 +127,21 @@ def test_synthetic_images_may_have_another_size_than_the_encoder_s_input(
     assert torch.equal(stages.load_synthetic(record).image_features, made.image_features)
 
 
+@pytest.mark.parametrize("images", ["features", "pixels", "features-then-pixels"])
+def test_a_set_says_what_its_learned_rates_were_multiplied_by(config: Config, store: Store, images: str) -> None:
+    config = with_settings(config, {"distill.images": images, "students.epochs": 40})
+    learned = []
+    for work in (raydd.open(config, store), raydd.open(with_settings(config, {"distill.fit_rates": False}), store)):
+        record = stages.synthetic_record(work)
+        learned.append((stages.final_synthetic(work).rate_image, record.facts()["times_learned_rates"]))
+    (fitted_rate, multiple), (learned_rate, one) = learned
+    assert one == 1
+    assert fitted_rate == pytest.approx(multiple * learned_rate)
+    if images == "features-then-pixels":  # both fits count
+        features = set_of_record(stages.distilling.records_of(raydd.open(config, store))[0]).provenance
+        assert features.times_learned_rates != 1
+
+
 def test_a_set_says_how_its_experts_were_trained_and_what_computed_it(config: Config, store: Store) -> None:
     config = with_settings(config, {"experts.lr": 0.3, "experts.anneal": 2, "distill.images": "features"})
     work = raydd.open(config, store)
