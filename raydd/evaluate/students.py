@@ -61,7 +61,7 @@ def train_students(
     if not bool(run.finite.all()):
         raise NonFiniteError(
             f"Students diverged at the learning rates {pairs.rate_image:.3g} and {pairs.rate_text:.3g}. "
-            "Lower distill.start_rate or distill.rate_lr."
+            "If a distillation learned them, lower its distill.start_rate or distill.rate_lr."
         )
     return run.heads()
 

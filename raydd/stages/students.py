@@ -258,7 +258,7 @@ def best_multiple(
     best_scores = scores_at[best]
     if best_scores is None:
         raise NonFiniteError(
-            f"Students diverge at 1/{round(1 / MIN_MULTIPLE)} of the learning rates too. Lower distill.start_rate or "
-            "distill.rate_lr."
+            f"Students diverge at 1/{round(1 / MIN_MULTIPLE)} of the learning rates too. If a distillation learned "
+            "them, lower its distill.start_rate or distill.rate_lr."
         )
     return best, best_scores

@@ -23,6 +23,7 @@ from raydd.data import load_image_encoder
 from raydd.distill import heads_gradient
 from raydd.errors import NonFiniteError, RecordError
 from raydd.evaluate.retrieval import METRICS
+from raydd.protocols import HeadsWorkbench
 from raydd.sets.read import set_of_record
 from raydd.settings import with_settings
 from raydd.stages import collapse_over_steps, fit_rates
@@ -302,6 +303,31 @@ def test_students_that_diverge_at_the_learned_rates_get_a_part_of_them(
     monkeypatch.setattr(type(work), "train_students", diverging_too)
     assert fitted.multiple == 0.5, "right below the rates at which the first student diverges"
     assert fit_rates(work, synthetic).multiple == 0.25
+
+
+def test_a_student_that_diverges_takes_its_row_to_lower_rates(
+    config: Config, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = raydd.open(config, Store(store.root + "-usual"))
+    expected, work, train = (
+        stages.selected_scores(usual, "random"),
+        raydd.open(config, store),
+        HeadsWorkbench.train_students,
+    )
+    (chosen, _), highest = stages.scores_record(usual, "random").facts()["learning_rates"], [0.0]
+
+    def diverging(work: Any, pairs: Any, seeds: Any, *others: Any) -> Any:
+        if list(seeds) == [1] and pairs.rate_image > highest[0]:
+            raise NonFiniteError("Lower distill.start_rate.")
+        return train(work, pairs, seeds, *others)
+
+    monkeypatch.setattr(HeadsWorkbench, "train_students", diverging)
+    with pytest.raises(NonFiniteError, match=r"random pairs diverge even at .* 0\.0125 and 0\.0125\. Lower students"):
+        stages.selected_scores(work, "random")
+    highest[0] = chosen / 3
+    lower = stages.selected_scores(work, "random")
+    assert stages.scores_record(work, "random").facts()["learning_rates"] == [chosen / 4, chosen / 4]
+    assert len(lower.seeds) == len(expected.seeds) == 2
 
 
 def test_collapse_is_noted_from_the_start_to_the_end_whatever_interrupts(config: Config, store: Store) -> None:
