@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ import raydd
 from raydd import stages
 from raydd.config import Config
 from raydd.data import load_image_encoder
+from raydd.data.encoders import towers
 from raydd.distill import heads_gradient
 from raydd.errors import NonFiniteError, RecordError
 from raydd.evaluate.retrieval import METRICS
@@ -141,6 +143,33 @@ def test_a_set_says_what_its_learned_rates_were_multiplied_by(config: Config, st
     if images == "features-then-pixels":  # both fits count
         features = set_of_record(stages.distilling.records_of(raydd.open(config, store))[0]).provenance
         assert features.times_learned_rates != 1
+
+
+def test_threads_that_search_for_pixels_share_one_encoder(
+    config: Config, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"distill.images": "features-then-pixels", "place.encode_batch": 2}
+    config, pack = with_settings(config, {**settings, "distill.image_size": 16}), towers.packed
+    packed_in = list[threading.Thread]()
+
+    def packing(*arguments: Any) -> Any:
+        packed_in.append(threading.current_thread())
+        time.sleep(0.2)
+        return pack(*arguments)
+
+    monkeypatch.setattr(towers, "packed", packing)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        made = stages.final_synthetic(raydd.open(config, store))
+    finally:
+        torch.set_num_threads(threads)
+    assert made.pixels is not None
+    assert set(packed_in) == {threading.main_thread()}
+    work = raydd.open(config, store)
+    packed_in.clear()
+    stages.final_synthetic(work)
+    assert packed_in == []
 
 
 def test_a_set_says_how_its_experts_were_trained_and_what_computed_it(config: Config, store: Store) -> None:
