@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
@@ -354,8 +355,8 @@ class Workbench(ABC, Generic[Networks]):
 
     @property
     def val_chance(self) -> float:
-        """The r_mean that a random ranking has on val."""
-        return chance(len(self.data.val))
+        """The r_mean in percent that random rankings have on val."""
+        return chance(np.bincount(self.data.val.image_of_caption).tolist())
 
     def test_scores(self, networks: Networks) -> ScoresOnTest:
         """Return retrieval scores on test, which nothing is chosen by; also for an expert's snapshot."""
