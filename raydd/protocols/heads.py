@@ -283,9 +283,9 @@ class HeadsWorkbench(Workbench[Heads]):
         features = self.features
         return ScoresOnVal((ridge_scores(pairs, features.val, features.image_spread, features.text_spread),))
 
-    def embed(self, networks: Heads, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
-        """Embed the set's features with both heads of an expert."""
-        image, text = (Head(*(parameter.cpu() for parameter in head)) for head in networks)
+    def embed(self, snapshot: Heads, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
+        """Embed the set's features with both heads of an expert's snapshot, for which images are centred."""
+        image, text = (Head(*(parameter.cpu() for parameter in head)) for head in snapshot)
         with torch.no_grad():
             return embed(uncentred(image, pairs.image_centre), pairs.image_features), embed(text, pairs.text_features)
 
