@@ -35,9 +35,18 @@ def distill(work: Workbench[Any], *, every: int = 0) -> Generator[DistillPoint]:
 
     Raises:
         NonFiniteError: a loss or gradient became NaN or infinite. The set before that step stays in the folder.
-        ConfigError: GPU memory was too small even for half of `place.encode_batch` images.
+        ConfigError: GPU memory was too small, even for half of `place.encode_batch` images if images were encoded.
     """
-    yield from within_memory(lambda work: _distill_phases(work, every), work)
+    yield from within_memory(lambda work: _distill_phases(work, every), work, lambda: _encodes(work))
+
+
+def _encodes(work: Workbench[Any]) -> bool:
+    """Whether what the store lacks next for a distillation is made in batches of images, not from cached features."""
+    if not work.is_prepared:
+        return True
+    if work.config.distill.images == "features-then-pixels":
+        return synthetic_record(in_features(work)).complete
+    return work.config.distill.images == "pixels"
 
 
 def _distill_phases(work: Workbench[Any], every: int) -> Iterator[DistillPoint]:
