@@ -35,6 +35,7 @@ def val_curve(work: Workbench[Any], checks: int) -> list[dict[str, float]]:
 
     Returns:
         For each check the `step`, the `seconds` and `cpu_seconds` of the steps until then, and `r_mean` in percent.
+        Without steps there are no checks.
     """
     work = in_features(work)
     record = curve_record(work, checks)
@@ -56,10 +57,10 @@ def val_curve(work: Workbench[Any], checks: int) -> list[dict[str, float]]:
                 points.sort(key=itemgetter("step"))
                 record.write_json(VAL_CURVE, points)
 
-    if not synthetic_record(work).complete:
+    if steps and not synthetic_record(work).complete:
         check(_new_states(work, every))
     # A set of the store, or a checkpoint where the distillation went on: its earlier states are gone.
-    if not {*range(every, steps, every), steps} <= checked_steps:
+    if steps and not {*range(every, steps, every), steps} <= checked_steps:
         check(_repeated_states(work, every))
     record.write_json(VAL_CURVE, points)
     record.finish()
