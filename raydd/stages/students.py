@@ -12,6 +12,7 @@ from raydd.config import Config, StudentsConfig
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal, by_published_choice, scores_of_hits, scores_on
+from raydd.evaluate.students import FIRST_FACTORS
 from raydd.protocols import Choosing, HeldOutSplit, Workbench
 
 _MULTIPLES = [2.0**power for power in range(-5, 6)]
@@ -243,7 +244,7 @@ def best_multiple(
         return r_mean if r_mean > learned_nothing else -math.inf
 
     if neighbours_at_once:
-        r_mean_at(near, near / 2, 2 * near)
+        r_mean_at(*(factor * near for factor in FIRST_FACTORS))
     height = r_mean_if_learned
     best = _climb(height, near, scores_at)
     if height(best) == -math.inf:  # the set teaches nothing at any learning rate
