@@ -14,12 +14,12 @@ from raydd.cluster.graceful_exit import exit_waits
 from raydd.cluster.sharing import Shared, shared_work
 from raydd.cluster.trial_report import TrialReport
 from raydd.config import Config
+from raydd.config.sweep import LAST_RUNG_EPOCHS, RUNG_EPOCHS, TRIAL_SEEDS
 from raydd.cpu_time import counted_as
 from raydd.distill.engine import DistillPoint
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import METRICS, ScoresOnVal
-from raydd.evaluate.students import LAST_RUNG_EPOCHS, RUNG_EPOCHS, TRIAL_SEEDS
 from raydd.memory import return_freed_blocks
 from raydd.protocols import Workbench, changed, trial_settings
 from raydd.settings import with_settings

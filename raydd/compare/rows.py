@@ -29,11 +29,12 @@ class MadeSet:
     steps: int | None
     """Distillation steps; None if nothing is distilled."""
     seconds: float | None
-    """Time of the distillation or selection, without features and experts; None for full data."""
+    """Time of the distillation or selection, without features, experts and the choice of start pairs; None for full
+    data."""
     cpu_seconds: float | None
     """CPU time of the distillation or selection; None also for sets of an earlier version, which did not measure it."""
     peak_bytes: int | None
-    """Peak memory of the process during the distillation or selection, including torch and the encoders."""
+    """Peak memory of the process during this time, including torch and the encoders."""
     stored_numbers: int
     """How many numbers a student trains on; each channel of a pixel counts as one."""
     stored_bytes: int

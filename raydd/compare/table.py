@@ -267,7 +267,8 @@ def _footnotes(rows: Sequence[Row]) -> list[str]:
         f"rise: val r_mean in the last quarter of a distillation's checks minus val r_mean in the quarter before, mean "
         f"over sets. {RISING}: the rise is above 0 (one-sided t-test over sets, p < {LEVEL}), so more steps may give "
         "more. A cosine schedule ends flat regardless of the number of steps.",
-        "steps, CPU s, s: distillation or selection of a set, mean over sets, without features, experts and warm-up. "
+        "steps, CPU s, s: distillation or selection of a set, mean over sets, without features, experts, warm-up and "
+        "the choice of the pairs that a distillation starts from. "
         "peak MiB: peak memory of the process during it. floats and kB: size of what a student trains on; each "
         "channel of a pixel counts as one float.",
         f"{ELSEWHERE} published with other encoders, and by other protocols where the row says so. They are for "

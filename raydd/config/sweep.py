@@ -6,6 +6,10 @@ from typing import Annotated, Literal
 
 from raydd.ranges import MOST, Between, Count, FromZero, RateFromZero, Seed, check_name, check_numbers, require
 
+RUNG_EPOCHS = 25  # of students that score a trial at a rung: a quarter of the time, and better for early sets
+LAST_RUNG_EPOCHS = 50  # with fitted learning rates: fewer epochs underrate sets that need large ones
+TRIAL_SEEDS = 3  # students that score a trial; enough to rank trials (finals use `evaluate.seeds`)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:

@@ -8,10 +8,11 @@ from torch import nn
 from torch.func import functional_call
 
 from raydd.config import Config
+from raydd.config.sweep import TRIAL_SEEDS
 from raydd.distill.heads import head_size
 from raydd.distill.image_variables import KEPT_GRAPH_BYTES
 from raydd.distill.legs import KEPT_LEG_BYTES, LEGS_PART
-from raydd.evaluate.students import FITTED_AT_ONCE, TRIAL_SEEDS
+from raydd.evaluate.students import FIRST_FACTORS
 from raydd.memory import kept_by_autograd
 
 _HALF = 2  # bytes of a number in storage
@@ -118,7 +119,7 @@ def memory_bytes(
     if config.distill.images != "features":
         per_image = max(per_image, int(_BACKWARD * graph))
     kept_bytes = min(most_kept, config.distill.pairs * graph) if config.distill.images == "pixels" else 0
-    heads = heads_bytes(config, image_width, text_width, students=max(config.evaluate.seeds, FITTED_AT_ONCE))
+    heads = heads_bytes(config, image_width, text_width, students=max(config.evaluate.seeds, len(FIRST_FACTORS)))
     kept_bytes += legs_bytes(config, parameters_of(config, image_width, text_width))
     return _PROCESS + workers * _WORKER + kept_bytes + max(images * per_image, heads)
 

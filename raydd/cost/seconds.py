@@ -13,10 +13,11 @@ from typing import Self
 import torch
 
 from raydd.config import Config, EncodersConfig, SweepConfig
+from raydd.config.sweep import LAST_RUNG_EPOCHS, RUNG_EPOCHS, TRIAL_SEEDS
 from raydd.cost.bytes import parameters_of
 from raydd.data import load_image_encoder
 from raydd.device import images_at_once, one_thread
-from raydd.evaluate.students import LAST_RUNG_EPOCHS, RUNG_EPOCHS, TRIAL_SEEDS
+from raydd.evaluate.students import FIRST_FACTORS
 
 # Measured in CPU time at width 1280: floating-point operations, in units of the products that they consist of.
 # Letters: T student steps, B pairs of a minibatch, D width.
@@ -24,7 +25,7 @@ _STEP = 68  # of a distillation step, per T B D^2: both heads forward, backward,
 # Per row and parameter: forward; forward and backward; with a second backward.
 _FORWARD, _BACKWARD, _DOUBLE_BACKWARD = 2, 6, 18
 _STUDENT = 9  # of a student's epoch, per pair and parameter
-_FITS = 4  # students that fit the factor of the learned learning rates: three, and mostly one more
+_FITS = len(FIRST_FACTORS) + 1  # students that fit the factor of the learned learning rates, mostly
 _EXPERT = 9  # of an expert's epoch, per caption and parameter
 
 

@@ -2,10 +2,10 @@
 
 The rule is SGD with momentum, as published, or Adam. Adam divides each coordinate by the size of its own gradient, so
 coordinates that hardly matter move as far as those that do. Distilled image features would then leave the range of the
-encoder's outputs without any benefit. So here Adam keeps a single second moment for a whole block of coordinates. A
-step then goes along the gradient, and reaches the same loss at a third of the squared distance
-(docs/results/settings.md). A single second moment per block is the idea of Adam-mini (Zhang et al., 2024,
-arXiv:2406.16793); a block here is one variable.
+encoder's outputs without any benefit. So here Adam keeps a single second moment for all image features. Their step then
+goes along the gradient, and reaches the same loss at a third of the squared distance (docs/results/settings.md). A
+single second moment per block is the idea of Adam-mini (Zhang et al., 2024, arXiv:2406.16793). The other variables
+(texts, pixels, factors of the similarity, learning rates) have one second moment per coordinate, as usual.
 
 With K distillations side by side, variables, gradients and moments have a leading axis, and the numbers of a step are
 tensors that broadcast over it.
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 _SQUARE_DECAY = 0.999  # of Adam's second moments
-_EPSILON = 1e-12  # far below any gradient, since a block's gradient is never almost zero
+_EPSILON = 1e-12  # far below any gradient; a coordinate whose gradients were all zero stays as it is
 _SMALLEST_RATE = 1e-4  # keeps a student's learned learning rate positive when the outer rule is SGD
 
 

@@ -136,13 +136,15 @@ class Population:
 
     def step(self) -> None:
         """Take one step in each slot that has steps left."""
-        stack, draws_and_legs = self._stack, self._draw_steps()
+        draws_and_legs = self._draw_steps()
+        if draws_and_legs and self._stack is not None and self._stack.slots != list(draws_and_legs):
+            self.settle()  # this may show that a slot has failed since, so that its draws are void
+            draws_and_legs = self._draw_steps()
         if not draws_and_legs:
             return
-        if stack is None or stack.slots != list(draws_and_legs):
-            self.settle()
-            stack = self._stack = Stack({slot: self._slots[slot] for slot in draws_and_legs}, self._device)
-        stack.step([draws for draws, _ in draws_and_legs.values()], [leg for _, leg in draws_and_legs.values()])
+        if self._stack is None:
+            self._stack = Stack({slot: self._slots[slot] for slot in draws_and_legs}, self._device)
+        self._stack.step([draws for draws, _ in draws_and_legs.values()], [leg for _, leg in draws_and_legs.values()])
 
     def settle(self) -> None:
         """Copy all variables back to the distillations, so that each has its slot's current state."""

@@ -52,5 +52,9 @@ class Similarity:
         return torch.diag_embed(self.factors["diagonal"][index]) + (self.alpha / left.shape[-1]) * left @ right.mT
 
     def matrix(self, device: str = "cpu") -> Float[Tensor, "N N"]:
-        """Return all of S, on the device of its factors."""
+        """Return all of S.
+
+        Args:
+            device: where the factors are. The identity has none and is made there.
+        """
         return self.minibatch(torch.arange(self.size, device=device))

@@ -77,7 +77,7 @@ def train_student(
             if not bool(loss.isfinite()):
                 raise NonFiniteError(
                     f"A student diverged at the learning rates {pairs.rate_image:.3g} and {pairs.rate_text:.3g}. "
-                    "Lower distill.encoder_rate or distill.start_rate."
+                    "If a distillation learned them, lower its distill.encoder_rate or distill.start_rate."
                 )
             feature_gradient, *text_gradients = torch.autograd.grad(loss, [image_pass.features, *sides[1]])
             gradients = [*image_pass.gradient(feature_gradient).values(), *text_gradients]

@@ -1,5 +1,6 @@
 """Retrieval scores of embeddings, TR@K (image to text), IR@K (text to image) and r_mean, for one or several seeds."""
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,9 +89,23 @@ METRICS = (*RECALLS, "IR_mean", "TR_mean", "r_mean")
 SHOWN = (*RECALLS, "r_mean")  # columns of tables that have no room for all metrics, and rows of the leaderboard
 
 
-def chance(images: int) -> float:
-    """Return the r_mean in percent that a random ranking of this many images has, if all have as many captions."""
-    return 100 * sum(min(1.0, k / images) for k in KS) / len(KS)
+def chance(captions: Sequence[int]) -> float:
+    """Return the r_mean in percent that random rankings have on average.
+
+    A caption finds its image among the nearest K of I images with probability K/I. An image with c of the C captions
+    finds none of them among the nearest K captions with probability C(C-c, K) / C(C, K).
+
+    Args:
+        captions: the number of captions of each image.
+    """
+    images, total = len(captions), sum(captions)
+    image_retrieval = [min(1.0, k / images) for k in KS]
+    text_retrieval = [
+        1
+        - statistics.fmean(math.comb(total - own, min(k, total)) for own in captions) / math.comb(total, min(k, total))
+        for k in KS
+    ]
+    return 100 * statistics.fmean([*image_retrieval, *text_retrieval])
 
 
 HITS = ("captions", *RECALLS)  # columns of `retrieval_hits`

@@ -21,11 +21,8 @@ from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import retrieval_hits
 from raydd.evaluate.trained_heads import Descent, TrainedHead
 
-FIRST_SEED = 10_000  # apart from the experts' seeds: no student has the start weights of an expert
-RUNG_EPOCHS = 25  # of students that score a trial at a rung: a quarter of the time, and better for early sets
-LAST_RUNG_EPOCHS = 50  # with fitted learning rates: fewer epochs underrate sets that need large ones
-TRIAL_SEEDS = 3  # students that score a trial; enough to rank trials (finals use `evaluate.seeds`)
-FITTED_AT_ONCE = 3  # students side by side when fitting learning rates: at a multiple and both its neighbours
+FIRST_SEED = 10_000  # far from the usual seeds of experts, so that students start with other weights than experts
+FIRST_FACTORS = (1.0, 0.5, 2.0)  # a fit of learning rates first trains a student at its first multiple times each
 _DECAY = 0.1  # LR multiplier after half the epochs (published: x 0.1 at epoch 51 of 100)
 
 
@@ -61,7 +58,7 @@ def train_students(
     if not bool(run.finite.all()):
         raise NonFiniteError(
             f"Students diverged at the learning rates {pairs.rate_image:.3g} and {pairs.rate_text:.3g}. "
-            "Lower distill.start_rate or distill.rate_lr."
+            "If a distillation learned them, lower its distill.start_rate or distill.rate_lr."
         )
     return run.heads()
 

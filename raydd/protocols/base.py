@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
@@ -301,6 +302,13 @@ class Workbench(ABC, Generic[Networks]):
             with_pixels=distill.images == "pixels",
         )
 
+    def prepare_start(self) -> None:
+        """Make what `start` and `begin` read and the store lacks: encoded data, the choice of pairs, and experts."""
+        distill = self.config.distill
+        self.prepare()
+        self.select(distill.start, distill.pairs, distill.seed)
+        self.experts()
+
     @property
     @abstractmethod
     def start_rates(self) -> tuple[float, float]:
@@ -339,23 +347,26 @@ class Workbench(ABC, Generic[Networks]):
 
     @abstractmethod
     def hits(self, networks: Networks, split: HeldOutSplit) -> list[Int[Tensor, "I 7"]]:
-        """Return what images and captions of a split find, see `retrieval_hits`; one tensor per student or expert."""
+        """Return what images and captions of a split find, see `retrieval_hits`; one tensor per student.
+
+        An expert's snapshot must be `finished` first; the same holds for `val_scores`, `test_scores` and `score`.
+        """
 
     def val_scores(self, networks: Networks) -> ScoresOnVal:
-        """Return retrieval scores on val, the only scores that choices are made by; also for an expert's snapshot."""
+        """Return retrieval scores on val, the only scores that choices are made by."""
         return ScoresOnVal(tuple(map(scores_of_hits, self.hits(networks, "val"))))
 
     @property
     def val_chance(self) -> float:
-        """The r_mean that a random ranking has on val."""
-        return chance(len(self.data.val))
+        """The r_mean in percent that random rankings have on val."""
+        return chance(np.bincount(self.data.val.image_of_caption).tolist())
 
     def test_scores(self, networks: Networks) -> ScoresOnTest:
-        """Return retrieval scores on test, which nothing is chosen by; also for an expert's snapshot."""
+        """Return retrieval scores on test, which nothing is chosen by."""
         return ScoresOnTest(tuple(map(scores_of_hits, self.hits(networks, "test"))))
 
     def score(self, networks: Networks, split: HeldOutSplit) -> ScoresOnVal | ScoresOnTest:
-        """Return retrieval scores on the given split; also for an expert's snapshot."""
+        """Return retrieval scores on the given split."""
         return self.val_scores(networks) if split == "val" else self.test_scores(networks)
 
     @abstractmethod
@@ -363,8 +374,12 @@ class Workbench(ABC, Generic[Networks]):
         """Return val scores of a set's closed-form student; None if the protocol has none (`closed_form`)."""
 
     @abstractmethod
-    def embed(self, networks: Networks, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
-        """Embed a set's images and texts in the shared space of one student or expert, on the unit sphere."""
+    def embed(self, snapshot: Networks, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
+        """Embed a set's images and texts in the shared space of an expert's snapshot, on the unit sphere.
+
+        The snapshot must not be `finished`: image features are taken minus the set's own centre, so that the features
+        of train are not read.
+        """
 
     @abstractmethod
     def gallery(self, images: Sequence[ImageSource], name: str) -> Any:
@@ -412,7 +427,7 @@ class Workbench(ABC, Generic[Networks]):
         return collapse_measures(*self.embed(experts.snapshot(0, epoch), pairs)) | similarities
 
     def finished(self, snapshot: Networks) -> Networks:
-        """Return an expert's snapshot as networks that `hits` scores, as it scores students."""
+        """Return an expert's snapshot as networks that `hits` and the scores take, as they take students."""
         return snapshot
 
     @abstractmethod

@@ -243,7 +243,7 @@ class EncoderWorkbench(Workbench[Networks]):
             self.progress("students", number + 1, len(seeds))
 
     def hits(self, networks: Networks, split: HeldOutSplit) -> list[Int[Tensor, "I 7"]]:
-        """Return what one student or expert finds, with images embedded by its own encoder."""
+        """Return what one student finds, with images embedded by its own encoder."""
         texts = {"val": self.captions.val, "test": self.captions.test}[split]
         images = {"val": self.data.val, "test": self.data.test}[split].images
         image_batches, text_features = self._load_batches(images), texts.texts.whole()
@@ -257,9 +257,9 @@ class EncoderWorkbench(Workbench[Networks]):
         """Return None: students train the image encoder, so images have no fixed features."""
         return
 
-    def embed(self, networks: Networks, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
+    def embed(self, snapshot: Networks, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
         """Embed the set's pixels with the encoder and its text features with the text head."""
-        return embed_pairs(self.trained_encoder, networks, pairs, device=self.device)
+        return embed_pairs(self.trained_encoder, snapshot, pairs, device=self.device)
 
     memory_help: ClassVar[str] = "encoders.image_size"
 

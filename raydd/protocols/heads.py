@@ -201,13 +201,13 @@ class HeadsWorkbench(Workbench[Heads]):
         loss: str = "infonce",
         with_pixels: bool = False,
     ) -> SyntheticSet:
-        """Return real pairs with the features of each image's first view, or of pixels under `distill.image_size`."""
+        """Return real pairs with the features of their pixels or, without pixels, of each image's first view."""
         train, distill = self.features.train, self.config.distill
         images = train.image_of_text[captions]
         sources = [self.data.train.images[index] for index in images.tolist()] if with_pixels else []
         pixels = self.pixels_of(sources, distill.image_size) if with_pixels else None
         return start_of(
-            self.encode_pixels(pixels) if pixels is not None and distill.image_size else train.images.gather(images, 0),
+            train.images.gather(images, 0) if pixels is None else self.encode_pixels(pixels),
             train,
             captions,
             seed=seed,
@@ -283,9 +283,9 @@ class HeadsWorkbench(Workbench[Heads]):
         features = self.features
         return ScoresOnVal((ridge_scores(pairs, features.val, features.image_spread, features.text_spread),))
 
-    def embed(self, networks: Heads, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
-        """Embed the set's features with both heads of an expert."""
-        image, text = (Head(*(parameter.cpu() for parameter in head)) for head in networks)
+    def embed(self, snapshot: Heads, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
+        """Embed the set's features with both heads of an expert's snapshot, for which images are centred."""
+        image, text = (Head(*(parameter.cpu() for parameter in head)) for head in snapshot)
         with torch.no_grad():
             return embed(uncentred(image, pairs.image_centre), pairs.image_features), embed(text, pairs.text_features)
 

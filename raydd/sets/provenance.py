@@ -126,15 +126,17 @@ class Provenance:
     selection: Text
     """How the set was chosen among the candidates, in one sentence."""
     times_learned_rates: Positive
-    """LR multiplier fitted at the end: final learning rates divided by learned ones. 1 if none was fitted."""
+    """LR multiplier: final learning rates divided by learned ones. 1 if none was fitted. Under features-then-pixels
+    both fits count, that of the features and that of the pixels."""
     seconds: Seconds
     """Time of the distillation steps."""
     preparing_seconds: Seconds
-    """Time to prepare the start of the distillation, including the search for pixels."""
+    """Time to prepare the start of the distillation, including the search for pixels, but without what other
+    distillations read too: features, experts, and the choice of the start pairs."""
     cpu_seconds: Seconds | None = None
     """CPU time of both `seconds` and `preparing_seconds`, over all threads; None if it was not measured."""
     peak_bytes: Bytes
-    """Peak memory during the distillation."""
+    """Peak memory while the start was prepared and the steps were taken, before learning rates were fitted."""
     stored_bytes: Bytes
     """Size of the data that a student trains on."""
     raydd: Name

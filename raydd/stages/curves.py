@@ -9,6 +9,7 @@ from raydd.cpu_time import ElapsedTime, Watch
 from raydd.distill.population import steps_of, steps_per_read
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
+from raydd.memory import reset_peak
 from raydd.protocols import Workbench
 from raydd.sets.read import load_synthetic
 from raydd.stages.distilling import distill, in_features, only_phase, synthetic_record
@@ -34,6 +35,7 @@ def val_curve(work: Workbench[Any], checks: int) -> list[dict[str, float]]:
 
     Returns:
         For each check the `step`, the `seconds` and `cpu_seconds` of the steps until then, and `r_mean` in percent.
+        Without steps there are no checks.
     """
     work = in_features(work)
     record = curve_record(work, checks)
@@ -55,10 +57,10 @@ def val_curve(work: Workbench[Any], checks: int) -> list[dict[str, float]]:
                 points.sort(key=itemgetter("step"))
                 record.write_json(VAL_CURVE, points)
 
-    if not synthetic_record(work).complete:
+    if steps and not synthetic_record(work).complete:
         check(_new_states(work, every))
     # A set of the store, or a checkpoint where the distillation went on: its earlier states are gone.
-    if not {*range(every, steps, every), steps} <= checked_steps:
+    if steps and not {*range(every, steps, every), steps} <= checked_steps:
         check(_repeated_states(work, every))
     record.write_json(VAL_CURVE, points)
     record.finish()
@@ -104,6 +106,7 @@ def _new_states(work: Workbench[Any], every: int) -> Iterator[State]:
             cpu_seconds += steps * interval.get("cpu_seconds", interval["seconds"])
             last_step = interval["step"]
         yield point.step, seconds, cpu_seconds, point.synthetic
+        reset_peak(work.device)  # the memory of a check's students is not that of the distillation
 
 
 def _repeated_states(work: Workbench[Any], every: int) -> Iterator[State]:

@@ -11,6 +11,7 @@ from raydd.distill.content import distillation_content
 from raydd.distill.engine import DistillPoint
 from raydd.distill.synthetic import SyntheticSet
 from raydd.protocols import Workbench, changed
+from raydd.sets.provenance import Provenance
 from raydd.sets.read import load_synthetic
 from raydd.stages.distill_log import Log
 from raydd.stages.inverting import invert_features
@@ -34,9 +35,18 @@ def distill(work: Workbench[Any], *, every: int = 0) -> Generator[DistillPoint]:
 
     Raises:
         NonFiniteError: a loss or gradient became NaN or infinite. The set before that step stays in the folder.
-        ConfigError: GPU memory was too small even for half of `place.encode_batch` images.
+        ConfigError: GPU memory was too small, even for half of `place.encode_batch` images if images were encoded.
     """
-    yield from within_memory(lambda work: _distill_phases(work, every), work)
+    yield from within_memory(lambda work: _distill_phases(work, every), work, lambda: _encodes(work))
+
+
+def _encodes(work: Workbench[Any]) -> bool:
+    """Whether what the store lacks next for a distillation is made in batches of images, not from cached features."""
+    if not work.is_prepared:
+        return True
+    if work.config.distill.images == "features-then-pixels":
+        return synthetic_record(in_features(work)).complete
+    return work.config.distill.images == "pixels"
 
 
 def _distill_phases(work: Workbench[Any], every: int) -> Iterator[DistillPoint]:
@@ -50,7 +60,7 @@ def _distill_phases(work: Workbench[Any], every: int) -> Iterator[DistillPoint]:
 def only_phase(work: Workbench[Any], every: int) -> Phase:
     """Return the phase of a distillation that has a single phase."""
     distill = work.config.distill
-    return Phase(work, synthetic_record(work), distill, work.start, every, distill.steps)
+    return Phase(work, synthetic_record(work), distill, work.prepare_start, work.start, every, distill.steps)
 
 
 def _features_then_pixels(work: Workbench[Any], record: Record, every: int) -> Iterator[DistillPoint]:
@@ -65,10 +75,12 @@ def _features_then_pixels(work: Workbench[Any], record: Record, every: int) -> I
             work,
             record,
             settings,
+            work.experts,
             lambda: invert_features(work, features_phase.record),
             every,
             steps,
             earlier_steps=steps,
+            fitted_before=lambda: Provenance.from_json(features_phase.record.facts()).times_learned_rates,
         )
     )
 

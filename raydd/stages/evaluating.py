@@ -17,7 +17,14 @@ from raydd.sets.provenance import selection_rule
 from raydd.sets.read import OpenedSet
 from raydd.settings import flatten
 from raydd.stages.distilling import final_synthetic, synthetic_record
-from raydd.stages.students import best_multiple, choice_content, recipe_content, score_students, student_hits
+from raydd.stages.students import (
+    MIN_MULTIPLE,
+    best_multiple,
+    choice_content,
+    recipe_content,
+    score_students,
+    student_hits,
+)
 from raydd.store import Record
 
 VERSION = 3  # 2: learning rates of real pairs may be any multiple; 3: named by what matters
@@ -82,11 +89,16 @@ def selected_scores(work: Workbench[Any], selection: str) -> Scores:
 def _selected_hits(work: Workbench[Any], selection: str, first_seed: int, students: Sequence[tuple[int, int]]) -> Row:
     """Train students on selected pairs, with the learning rates that are best on val for a student of one choice.
 
+    Where another student diverges at these learning rates, all students are trained at half of them, and so on.
+
     Args:
         work: the workbench; its `distill.pairs` is the number of pairs.
         selection: name of the selection.
         first_seed: seed of the choice of pairs for which the learning rates are chosen.
         students: for each student, the seed of its pairs and its own seed.
+
+    Raises:
+        NonFiniteError: a student diverges at every learning rate.
     """
     config = work.config
 
@@ -100,11 +112,29 @@ def _selected_hits(work: Workbench[Any], selection: str, first_seed: int, studen
         except NonFiniteError:
             return None
 
-    multiple, _ = best_multiple(lambda multiples: [val_scores_at(multiple) for multiple in multiples])
-    hits: list[Tensor] = []
-    for pairs_seed, seed in students:
-        hits += student_hits(work, pairs_at(multiple, pairs_seed), split=config.evaluate.split, seeds=[seed])
-        work.progress(f"students of {selection} pairs", len(hits), len(students))
+    def hits_at(multiple: float) -> list[Tensor]:
+        hits: list[Tensor] = []
+        for pairs_seed, seed in students:
+            hits += student_hits(work, pairs_at(multiple, pairs_seed), split=config.evaluate.split, seeds=[seed])
+            work.progress(f"students of {selection} pairs", len(hits), len(students))
+        return hits
+
+    try:
+        multiple, _ = best_multiple(lambda multiples: [val_scores_at(multiple) for multiple in multiples])
+        while True:
+            try:
+                hits = hits_at(multiple)
+                break
+            except NonFiniteError:
+                if multiple <= MIN_MULTIPLE:
+                    raise
+                multiple /= 2
+    except NonFiniteError as error:
+        rates = " and ".join(f"{rate:.3g}" for rate in work.real_rates_at(MIN_MULTIPLE))
+        raise NonFiniteError(
+            f"Students of {selection} pairs diverge even at the learning rates {rates}. Lower students.weight_decay or "
+            "students.momentum, or raise experts.temperature."
+        ) from error
     return hits, {"learning_rates": list(work.real_rates_at(multiple)), "chosen_on": ScoresOnVal.split}
 
 

@@ -35,8 +35,11 @@ def invert_features(work: Workbench[Any], features_record: Record) -> SyntheticS
         for _ in range(images):
             work.progress("pixel steps", next(step_numbers), total)
 
+    def file_of(begin: int) -> str:
+        return f"from-{begin:04}-by-{size}.safetensors"
+
     def search_batch(begin: int) -> dict[str, Tensor]:
-        name, pixels = f"from-{begin:04}-by-{size}.safetensors", start_pixels[begin : begin + size]
+        name, pixels = file_of(begin), start_pixels[begin : begin + size]
         if not record.has(name):
             found_pixels = pixels_of_features(
                 pixels.to(device),
@@ -51,7 +54,10 @@ def invert_features(work: Workbench[Any], features_record: Record) -> SyntheticS
             record.write_tensors(name, {"pixels": found_pixels.cpu(), "features": features.float().cpu()})
         return record.read_tensors(name)
 
-    batches = on_all_cores(search_batch, range(0, len(start_pixels), size), device)
+    begins = range(0, len(start_pixels), size)
+    if not all(record.has(file_of(begin)) for begin in begins):
+        _ = work.image_encoder.fast  # before the threads, each of which would load and pack it
+    batches = on_all_cores(search_batch, begins, device)
     return replace(
         synthetic,
         pixels=torch.cat([batch["pixels"] for batch in batches]),

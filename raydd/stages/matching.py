@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+import torch
+
 from raydd.config import DistillConfig
 from raydd.cpu_time import ElapsedTime, Watch, counted_as
 from raydd.data.encoders import image_identity, text_identity
@@ -24,6 +26,7 @@ from raydd.store import Record
 LAST_GOOD = "last_good.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 CURVE = "curve.safetensors"
+_PREPARING, _PEAK = "cost.preparing", "cost.peak"  # names in a checkpoint
 _COLLAPSE_POINTS = 10  # how often collapse is measured over the steps, in addition to the start
 
 
@@ -34,6 +37,8 @@ class Phase:
     work: Workbench[Any]
     record: Record
     settings: DistillConfig
+    prepare: Callable[[], object]
+    """Makes what other distillations read too, such as features and experts; not counted as time of this one."""
     start: Callable[[], SyntheticSet]
     """Returns the set to start from."""
     every: int
@@ -42,6 +47,8 @@ class Phase:
     """Steps of all phases of the distillation."""
     earlier_steps: int = 0
     """Steps of the earlier phases."""
+    fitted_before: Callable[[], float] = lambda: 1.0
+    """Returns the LR multiplier that the earlier phases fitted to the learning rates of the start set."""
 
     def point(
         self, step: int, metrics: dict[str, float], synthetic: SyntheticSet, collapse: Points, earlier: Points
@@ -105,7 +112,9 @@ class Course:
     distillation: Distillation
     log: Log
     preparing: ElapsedTime
-    """Time that preparing the start took."""
+    """Time that preparing the start took, in the process that began the phase."""
+    peak: int
+    """Peak memory in bytes while the start was prepared and steps were taken, also before an interruption."""
     last_point_step: int
     """Steps done at the last point."""
     earlier: Points
@@ -118,16 +127,20 @@ class Course:
     @classmethod
     def begin(cls, phase: Phase) -> Self:
         """Begin a phase at its start, or resume it with its log at its last checkpoint."""
+        phase.prepare()
         reset_peak(phase.work.device)
         watch, log = Watch(), Log()
         distillation = phase.work.begin(phase.settings, phase.start())
+        preparing, peak = watch.read(), peak_bytes(phase.work.device)
         if phase.record.has(CHECKPOINT):
             state = phase.record.read_tensors(CHECKPOINT)
             distillation.resume(without_log(state))
             log = Log.of_tensors(state)
+            if _PREPARING in state:  # checkpoints of earlier versions lack both
+                preparing, peak = ElapsedTime(*state[_PREPARING].tolist()), max(peak, int(state[_PEAK]))
         earlier = log.means_before(distillation.done, phase.every)
         last_point_step = int(earlier[-1]["step"]) if earlier else 0
-        course = cls(phase, distillation, log, watch.read(), last_point_step, earlier)
+        course = cls(phase, distillation, log, preparing, peak, last_point_step, earlier)
         if not log.collapse:
             course._measure_collapse()
         return course
@@ -162,7 +175,8 @@ class Course:
                 self.experts.add(expert)
 
     def log_steps(self, steps: Points, elapsed: ElapsedTime) -> None:
-        """Log the metrics of some steps and their total time, and measure collapse if that is due."""
+        """Log the metrics of some steps, their total time and peak memory, and measure collapse if that is due."""
+        self.peak = max(self.peak, peak_bytes(self.phase.work.device))
         time_per_step = {"seconds": elapsed.seconds / len(steps), "cpu_seconds": elapsed.cpu_seconds / len(steps)}
         self.log.steps += [metrics | time_per_step for metrics in steps]
         self._measure_collapse()
@@ -185,7 +199,11 @@ class Course:
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint."""
-        self.phase.record.write_tensors(CHECKPOINT, self.distillation.state() | self.log.tensors())
+        cost = {
+            _PREPARING: torch.tensor([self.preparing.seconds, self.preparing.cpu_seconds], dtype=torch.float64),
+            _PEAK: torch.tensor(self.peak),
+        }
+        self.phase.record.write_tensors(CHECKPOINT, self.distillation.state() | self.log.tensors() | cost)
 
     def save_last_good(self) -> None:
         """Write the set before the step that failed."""
@@ -193,7 +211,7 @@ class Course:
 
     def finish(self) -> DistillPoint:
         """Complete the record and return the last point."""
-        synthetic, fitted_val = _finish(self.phase, self.distillation.synthetic(), self.log, self.preparing)
+        synthetic, fitted_val = _finish(self, self.distillation.synthetic())
         return replace(self._point(synthetic), fitted_val=fitted_val)
 
     def _point(self, synthetic: SyntheticSet) -> DistillPoint:
@@ -214,14 +232,13 @@ def _collapse_period(steps: int) -> int:
     return max(1, steps // _COLLAPSE_POINTS)
 
 
-def _finish(
-    phase: Phase, last_set: SyntheticSet, log: Log, preparing: ElapsedTime
-) -> tuple[SyntheticSet, dict[str, float] | None]:
-    """Fit the learning rates, write the set and complete the record; `preparing` is the time of the start.
+def _finish(course: Course, last_set: SyntheticSet) -> tuple[SyntheticSet, dict[str, float] | None]:
+    """Fit the learning rates, write the set and complete the record.
 
     Returns:
         The set, and the val scores of the student that its learning rates were fitted with.
     """
+    phase, log, preparing = course.phase, course.log, course.preparing
     record, work = phase.record, phase.work
     if record.complete:  # another process completed it meanwhile, and its set is kept
         return load_synthetic(record), None
@@ -229,9 +246,10 @@ def _finish(
     if phase.settings.fit_rates:
         work.progress("fits of the students' learning rates", 0, 1)
         with counted_as("fits of learning rates"):
-            # A phase without steps has the learning rates of the features set, which are fitted already.
+            # Without steps, no learning rate was learned: those of the start set are as set, or fitted to features.
             fitted = fit_rates(work, last_set, near=0.0 if phase.settings.steps else 1.0)
-            synthetic, multiple, fitted_val = fitted.pairs, fitted.multiple, fitted.val.seeds[0]
+            synthetic, fitted_val = fitted.pairs, fitted.val.seeds[0]
+            multiple = phase.fitted_before() * fitted.multiple
         work.progress("fits of the students' learning rates", 1, 1)
         if record.complete:
             return load_synthetic(record), None
@@ -249,7 +267,7 @@ def _finish(
         seconds=log.seconds,
         preparing_seconds=preparing.seconds,
         cpu_seconds=None if cpu_seconds is None else cpu_seconds + preparing.cpu_seconds,
-        peak_bytes=peak_bytes(work.device),
+        peak_bytes=course.peak,
         device=device_name(work.device),
     )
     write_set(record, synthetic, provenance, work.captions.train.texts, work.data.train)

@@ -17,15 +17,19 @@ Point = TypeVar("Point")
 log = logging.getLogger(__name__)
 
 
-def within_memory(run: Callable[[Workbench[Any]], Iterator[Point]], work: Workbench[Any]) -> Iterator[Point]:
+def within_memory(
+    run: Callable[[Workbench[Any]], Iterator[Point]], work: Workbench[Any], encodes: Callable[[], bool] = lambda: True
+) -> Iterator[Point]:
     """Yield the points of `run`; on CUDA out-of-memory, run it once more with half of `place.encode_batch`.
 
     Args:
         run: yields points, given a workbench. When it is started again, it continues from the state it kept.
         work: the workbench of the first try.
+        encodes: says, once memory has run out, whether images were being encoded; only then are smaller batches tried.
 
     Raises:
-        ConfigError: half was too large as well; reports the memory that was held and wanted.
+        ConfigError: half was too large as well, or no images were being encoded; reports the memory that was held and
+            wanted.
     """
     size = work.config.place.encode_batch
     try:
@@ -33,6 +37,9 @@ def within_memory(run: Callable[[Workbench[Any]], Iterator[Point]], work: Workbe
         return
     except torch.OutOfMemoryError as error:
         memory_text = requested_memory(error)
+        if size == 1 or not encodes():
+            attempt = "while features were distilled" if size > 1 else "with 1 image at once"
+            raise out_of_memory_error(attempt, memory_text, work.device) from error
     half_size = max(1, size // 2)
     log.warning("Out of GPU memory with %d images at once (%s). Continuing with %d.", size, memory_text, half_size)
     empty_cache(work.device)  # after the except block, since the error holds the tensors of the failed work

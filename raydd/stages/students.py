@@ -12,12 +12,15 @@ from raydd.config import Config, StudentsConfig
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal, by_published_choice, scores_of_hits, scores_on
+from raydd.evaluate.students import FIRST_FACTORS
 from raydd.protocols import Choosing, HeldOutSplit, Workbench
 from raydd.sets.provenance import Provenance
 
 _MULTIPLES = [2.0**power for power in range(-5, 6)]
 MIN_MULTIPLE, MAX_MULTIPLE = _MULTIPLES[0], _MULTIPLES[-1]
-_TIMES_CHANCE = 2  # a student with a lower r_mean than chance times this has learned nothing
+# A student has learned nothing if its r_mean is at most chance times the first number, or at most the second part of
+# the way from chance to 100, whichever is lower: on a val split of ten images, twice chance is more than 100.
+_TIMES_CHANCE, _PART_ABOVE_CHANCE = 2, 0.25
 _SEEDS_AT_EDGE = (1, 2, 3, 4)  # students that confirm a fit whose double makes the first student fail
 # Where fits of learning rates begin. With a learned similarity, 34 of 40 sets ended at half of the learned learning
 # rates or less. With the identity, the fitted learning rates themselves are alike: those of 35 sets ended between 3.7
@@ -238,6 +241,7 @@ def best_multiple(
         NonFiniteError: students diverge at 1/32 of the learning rates too.
     """
     scores_at: dict[float, ScoresOnVal | None] = {}
+    learned_nothing = min(_TIMES_CHANCE * chance, chance + _PART_ABOVE_CHANCE * (100 - chance))
 
     def r_mean_at(*multiples: float) -> float:
         missing = [multiple for multiple in multiples if multiple not in scores_at]
@@ -248,10 +252,10 @@ def best_multiple(
 
     def r_mean_if_learned(multiple: float) -> float:
         r_mean = r_mean_at(multiple)
-        return r_mean if r_mean > _TIMES_CHANCE * chance else -math.inf
+        return r_mean if r_mean > learned_nothing else -math.inf
 
     if neighbours_at_once:
-        r_mean_at(near, near / 2, 2 * near)
+        r_mean_at(*(factor * near for factor in FIRST_FACTORS))
     height = r_mean_if_learned
     best = _climb(height, near, scores_at)
     if height(best) == -math.inf:  # the set teaches nothing at any learning rate
@@ -269,7 +273,7 @@ def best_multiple(
     best_scores = scores_at[best]
     if best_scores is None:
         raise NonFiniteError(
-            f"Students diverge at 1/{round(1 / MIN_MULTIPLE)} of the learning rates too. Lower distill.start_rate or "
-            "distill.rate_lr."
+            f"Students diverge at 1/{round(1 / MIN_MULTIPLE)} of the learning rates too. If a distillation learned "
+            "them, lower its distill.start_rate or distill.rate_lr."
         )
     return best, best_scores

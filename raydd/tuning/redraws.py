@@ -19,7 +19,7 @@ from raydd.cluster.connect import outcomes
 from raydd.cluster.graceful_exit import exit_waits
 from raydd.cluster.sharing import Shared, shared_work
 from raydd.config import Config
-from raydd.evaluate.students import TRIAL_SEEDS
+from raydd.config.sweep import TRIAL_SEEDS
 from raydd.protocols import trial_settings
 from raydd.settings import with_settings
 from raydd.tuning.finals import RESTARTS, Candidate

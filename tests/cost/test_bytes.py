@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from raydd.config import Config
+from raydd.config.sweep import TRIAL_SEEDS
 from raydd.cost.bytes import (
     encoder_memory_bytes,
     expert_bytes,
@@ -18,7 +19,6 @@ from raydd.cost.bytes import (
 from raydd.distill.experts import Experts
 from raydd.distill.heads import head_size
 from raydd.distill.legs import KEPT_LEG_BYTES
-from raydd.evaluate.students import TRIAL_SEEDS
 from raydd.settings import load
 from raydd.store import Record, Store
 

@@ -20,7 +20,7 @@ from raydd import stages
 from raydd.memory import peak_bytes, reset_peak
 from raydd.place import open_store
 from raydd.settings import load
-from raydd.evaluate.students import TRIAL_SEEDS
+from raydd.config.sweep import TRIAL_SEEDS
 
 config = load(settings=json.loads(sys.argv[1]))
 store = open_store(config.place)

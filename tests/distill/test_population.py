@@ -14,7 +14,7 @@ from small_pairs import Split
 from torch import Tensor
 
 from bench.counting import count_operations
-from raydd.distill import legs
+from raydd.distill import legs, stack
 from raydd.distill.engine import DIVERGED, Distillation
 from raydd.distill.experts import Experts, Heads
 from raydd.distill.heads import Head
@@ -170,6 +170,34 @@ def test_a_nan_ends_its_slot_alone_before_its_variables_move(
     for slot in (0, 2):
         for name, tensor in well.state(slot).items():
             assert torch.equal(tensor, ill.state(slot)[name]), name
+
+
+def test_a_slot_that_failed_does_not_step_again_when_a_neighbour_ends(
+    train_split: Split, experts: Experts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slot 0 fails once, in its second step; slot 1 ends after three steps, before anybody has read that."""
+    population = filled([begin(train_split, experts, seed=seed, steps=steps) for seed, steps in enumerate((9, 3, 9))])
+    alone, well = (begin(train_split, experts, seed=seed, steps=9) for seed in (0, 2))
+    compute, calls = stack.matching_losses, list[int]()
+
+    def failing_once(*arguments: Any) -> Any:
+        losses = compute(*arguments)
+        calls.append(len(losses.loss))
+        return replace(losses, loss=losses.loss * torch.tensor([math.nan, 1, 1])) if len(calls) == 2 else losses
+
+    monkeypatch.setattr(stack, "matching_losses", failing_once)
+    step(population, 5)
+    assert calls == [3, 3, 3, 1, 1]
+    monkeypatch.undo()
+    alone.step()
+    for _ in range(5):
+        well.step()
+    news = population.news()
+    assert isinstance(news[0].error, NonFiniteError)
+    assert [len(own.steps) for own in news.values()] == [1, 3, 5]
+    require_same(alone.state(), population.state(0), 4e-5)
+    require_same(well.state(), population.state(2), 4e-4)
+    assert population.stepping == [2]
 
 
 def test_divergence_ends_a_slot_with_the_words_of_the_distillation(train_split: Split, experts: Experts) -> None:

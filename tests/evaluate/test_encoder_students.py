@@ -97,7 +97,7 @@ def test_same_seed_same_student_other_seed_another(encoder: TrainedEncoder) -> N
 
 
 def test_a_diverging_student_says_what_to_lower(encoder: TrainedEncoder) -> None:
-    with pytest.raises(NonFiniteError, match=r"Lower distill\.encoder_rate"):
+    with pytest.raises(NonFiniteError, match=r"lower its distill\.encoder_rate"):
         student(encoder, pairs((1e30, 1e30)))
 
 

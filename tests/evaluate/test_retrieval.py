@@ -1,5 +1,7 @@
 """Retrieval scores against counting by hand, slow loops, and what must hold for any scores."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -79,7 +81,20 @@ def test_random_embeddings_score_at_chance(images: int) -> None:
         )["r_mean"]
         for _ in range(200)
     ]
-    assert sum(scores) / len(scores) == pytest.approx(chance(images), rel=0.08)
+    assert sum(scores) / len(scores) == pytest.approx(chance([2] * images), rel=0.08)
+
+
+def test_chance_counts_every_caption_of_an_image() -> None:
+    """All sets of K captions that random rankings may find, for images with 1, 2, 2 and 7 captions."""
+    captions = [1, 2, 2, 7]
+    owners = [image for image, count in enumerate(captions) for _ in range(count)]
+    by_k = []
+    for k in KS:
+        found = [set(nearest) for nearest in itertools.combinations(owners, k)]
+        by_k += [min(1.0, k / 4), sum(len(images) for images in found) / len(found) / 4]
+    assert chance(captions) == pytest.approx(100 * sum(by_k) / len(by_k))
+    assert chance([1, 1]) == pytest.approx(100 * (2 * 0.5 + 4) / 6)
+    assert chance([5] * 500) == pytest.approx(1.0667, rel=0.01)
 
 
 def test_nan_is_no_score() -> None:

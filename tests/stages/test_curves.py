@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from stage_settings import TINY, Work
 
 import raydd
@@ -45,6 +46,16 @@ def test_a_set_that_is_there_has_the_curve_that_it_would_have_had(config: Config
     work = Work()
     assert val_curve(raydd.open(config, Store(tmp_path / "first"), work), 3) == curve
     assert work.done == {}
+
+
+@pytest.mark.parametrize("images", ["features", "features-then-pixels"])
+def test_without_steps_there_is_a_set_but_no_curve(config: Config, store: Store, images: str) -> None:
+    work = raydd.open(with_settings(config, {"distill.steps": 0, "distill.images": images}), store)
+    assert val_curve(work, 3) == []
+    assert curve_record(work, 3).complete
+    made = stages.final_synthetic(work)
+    torch.testing.assert_close(made.text_features, work.start().text_features)
+    assert stages.synthetic_record(work).facts()["seconds"] == 0
 
 
 def test_an_interrupted_curve_goes_on(config: Config, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +21,11 @@ import raydd
 from raydd import stages
 from raydd.config import Config
 from raydd.data import load_image_encoder
+from raydd.data.encoders import towers
 from raydd.distill import heads_gradient
 from raydd.errors import NonFiniteError, RecordError
 from raydd.evaluate.retrieval import METRICS
+from raydd.protocols import HeadsWorkbench
 from raydd.sets.read import set_of_record
 from raydd.settings import with_settings
 from raydd.stages import collapse_over_steps, fit_rates
@@ -70,9 +73,13 @@ def test_the_seed_of_a_distillation_draws_its_start_its_similarity_and_its_recor
     assert records[0] == records[1] != records[2]
 
 
-@pytest.mark.parametrize("space", ["features", "pixels", "features-then-pixels"])
-def test_every_space_leaves_a_set_that_others_can_read(config: Config, store: Store, space: str) -> None:
-    config = with_settings(config, {"distill.images": space})
+@pytest.mark.parametrize(
+    ("space", "image_lr"), [("features", 0.1), ("pixels", 0.1), ("pixels", 0.0), ("features-then-pixels", 0.1)]
+)
+def test_every_space_leaves_a_set_that_others_can_read(
+    config: Config, store: Store, space: str, image_lr: float
+) -> None:
+    config = with_settings(config, {"distill.images": space, "distill.image_lr": image_lr})
     synthetic, record = (
         stages.final_synthetic(raydd.open(config, store)),
         stages.synthetic_record(raydd.open(config, store)),
@@ -121,6 +128,48 @@ def test_synthetic_images_may_have_another_size_than_the_encoder_s_input(
     features = load_image_encoder(config.encoders).module(seen.clamp(0, 1))
     torch.testing.assert_close(made.image_features, features, rtol=1e-4, atol=1e-5)
     assert torch.equal(stages.load_synthetic(record).image_features, made.image_features)
+
+
+@pytest.mark.parametrize("images", ["features", "pixels", "features-then-pixels"])
+def test_a_set_says_what_its_learned_rates_were_multiplied_by(config: Config, store: Store, images: str) -> None:
+    config = with_settings(config, {"distill.images": images, "students.epochs": 40})
+    learned = []
+    for work in (raydd.open(config, store), raydd.open(with_settings(config, {"distill.fit_rates": False}), store)):
+        record = stages.synthetic_record(work)
+        learned.append((stages.final_synthetic(work).rate_image, record.facts()["times_learned_rates"]))
+    (fitted_rate, multiple), (learned_rate, one) = learned
+    assert one == 1
+    assert fitted_rate == pytest.approx(multiple * learned_rate)
+    if images == "features-then-pixels":  # both fits count
+        features = set_of_record(stages.distilling.records_of(raydd.open(config, store))[0]).provenance
+        assert features.times_learned_rates != 1
+
+
+def test_threads_that_search_for_pixels_share_one_encoder(
+    config: Config, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"distill.images": "features-then-pixels", "place.encode_batch": 2}
+    config, pack = with_settings(config, {**settings, "distill.image_size": 16}), towers.packed
+    packed_in = list[threading.Thread]()
+
+    def packing(*arguments: Any) -> Any:
+        packed_in.append(threading.current_thread())
+        time.sleep(0.2)
+        return pack(*arguments)
+
+    monkeypatch.setattr(towers, "packed", packing)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        made = stages.final_synthetic(raydd.open(config, store))
+    finally:
+        torch.set_num_threads(threads)
+    assert made.pixels is not None
+    assert set(packed_in) == {threading.main_thread()}
+    work = raydd.open(config, store)
+    packed_in.clear()
+    stages.final_synthetic(work)
+    assert packed_in == []
 
 
 def test_a_set_says_how_its_experts_were_trained_and_what_computed_it(config: Config, store: Store) -> None:
@@ -283,6 +332,31 @@ def test_students_that_diverge_at_the_learned_rates_get_a_part_of_them(
     monkeypatch.setattr(type(work), "train_students", diverging_too)
     assert fitted.multiple == 0.5, "right below the rates at which the first student diverges"
     assert fit_rates(work, synthetic).multiple == 0.25
+
+
+def test_a_student_that_diverges_takes_its_row_to_lower_rates(
+    config: Config, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = raydd.open(config, Store(store.root + "-usual"))
+    expected, work, train = (
+        stages.selected_scores(usual, "random"),
+        raydd.open(config, store),
+        HeadsWorkbench.train_students,
+    )
+    (chosen, _), highest = stages.scores_record(usual, "random").facts()["learning_rates"], [0.0]
+
+    def diverging(work: Any, pairs: Any, seeds: Any, *others: Any) -> Any:
+        if list(seeds) == [1] and pairs.rate_image > highest[0]:
+            raise NonFiniteError("Lower distill.start_rate.")
+        return train(work, pairs, seeds, *others)
+
+    monkeypatch.setattr(HeadsWorkbench, "train_students", diverging)
+    with pytest.raises(NonFiniteError, match=r"random pairs diverge even at .* 0\.0125 and 0\.0125\. Lower students"):
+        stages.selected_scores(work, "random")
+    highest[0] = chosen / 3
+    lower = stages.selected_scores(work, "random")
+    assert stages.scores_record(work, "random").facts()["learning_rates"] == [chosen / 4, chosen / 4]
+    assert len(lower.seeds) == len(expected.seeds) == 2
 
 
 def test_collapse_is_noted_from_the_start_to_the_end_whatever_interrupts(config: Config, store: Store) -> None:

@@ -84,6 +84,22 @@ def test_rates_at_which_nothing_is_learned_do_not_show_which_way_is_up(neighbour
     assert best_from(1, 1.07) == best_from(1 / 4, 1.07) == best_from(1 / 8, 1.07) == 1 / 8
 
 
+@pytest.mark.parametrize(("chance", "learns"), [(75.0, 82.0), (53.3, 66.0), (25.0, 45.0), (1.07, 2.15)])
+def test_students_can_learn_something_on_a_val_split_of_a_few_images(chance: float, learns: float) -> None:
+    """Chance has 75 % on 4 images and 53 % on 10; at high rates all students end there, a little above by luck."""
+    asked: list[float] = []
+
+    def score(multiples: Sequence[float]) -> list[ScoresOnVal | None]:
+        asked.extend(multiples)
+        return [
+            on_val(learns - abs(math.log2(8 * one)) / 100 if one < 1 / 2 else chance + one / 10) for one in multiples
+        ]
+
+    assert best_multiple(score, near=4, chance=chance)[0] == 1 / 8
+    assert min(asked) == 1 / 16, "no multiple is asked below one that is worse"
+    assert max(asked) == 4, "above rates at which nothing is learned nothing is asked"
+
+
 @pytest.mark.parametrize("neighbours_at_once", [False, True])
 @pytest.mark.parametrize("near", [1 / 4, 1, 2, 16])
 def test_a_failed_student_above_chance_by_luck_hides_no_hill(near: float, neighbours_at_once: bool) -> None:

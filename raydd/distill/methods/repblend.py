@@ -8,8 +8,9 @@ Differences from the paper:
   steps.
 - Targets lie three epochs after the start snapshot (`distill.target_epochs`); the published number is one.
 - Image features are used minus their mean, and scored students have ten times the published weight decay.
-- Learned pixels are rounded to 8 bits; in the paper's code they are unbounded floats. Pairs start from plainly resized
-  photographs, all different; in the code they start from augmented crops, and may use an image twice.
+- Learned pixels are rounded to 8 bits; in the paper's code they are unbounded floats. They start from plainly resized
+  photographs; learned features (also those of `features-then-pixels`) start from one augmented view of each photograph.
+  The photographs are all different. In the code pixels start from augmented crops, and may use an image twice.
 - In `raydd compare`, the row at published settings keeps raydd's own optimiser and learning rates for the pairs, since
   the published ones are for pixels. The presets use those of the scripts.
 - Scored students use the learned learning rate times 1 - momentum, since it was learned for steps of plain SGD.

@@ -8,44 +8,21 @@ Letters: C captions, n images, V views, B pairs of a minibatch, d and e widths o
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from raydd.distill.synthetic import Captions
+from raydd.data.features import SplitFeatures
 
 _CHUNK = 4096  # pairs in memory at once
-
-
-class ImageRows(Protocol):
-    """Image features of a split in several views (see `raydd.data.feature_rows.FeatureRows`)."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, V, d)."""
-        ...
-
-    def gather(self, rows: Int[Tensor, "B"], views: Int[Tensor, "B"] | int) -> Float[Tensor, "B d"]:
-        """Return one view of each of these images."""
-        ...
-
-
-class RealFeatures(Captions, Protocol):
-    """Cached features of the training pairs (see `raydd.data.features.SplitFeatures`)."""
-
-    @property
-    def images(self) -> ImageRows:
-        """Image features."""
-        ...
 
 
 @dataclass(frozen=True)
 class RealPairs:
     """The real training pairs, and the mean and standard deviation of each of their features."""
 
-    train: RealFeatures
+    train: SplitFeatures
     image_spread: Float[Tensor, "2 d"]
     text_spread: Float[Tensor, "2 e"]
 
