@@ -4,7 +4,7 @@ A snapshot is stored as half-precision differences: of the encoder to its pretra
 its initial state, which can be drawn again from its seed. `raydd.distill.trajectories` describes how trajectories are
 extended.
 
-Letters: B minibatch, S side in pixels, C captions, e width of the text encoder.
+Letters: B minibatch, S side in pixels, C captions, d and e widths of the image and the text encoder.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
 from raydd.config import ExpertsConfig
 from raydd.data.feature_rows import CaptionRows
 from raydd.device import sent
-from raydd.distill.encoder_passes import EncodedImages, TrainedEncoder, Weights, leaves
-from raydd.distill.encoder_student import Networks
+from raydd.distill.encoder_passes import TrainedEncoder, Weights
+from raydd.distill.encoder_student import Networks, loss_and_gradient
 from raydd.distill.experts import expert_loss
 from raydd.distill.heads import Head, dropout_mask, initial_head, project, to_sphere
 from raydd.distill.trajectories import Trajectories
@@ -96,15 +96,18 @@ def train_epoch(
     loss_of = expert_loss(recipe)
     generator, losses, networks = Generator(device).manual_seed(seed), [], networks.to(device)
     for (captions, pixels), multiplier in zip(batches, lr_multipliers, strict=True):
-        encoded = EncodedImages(encoder, networks.image, sent(pixels, device) / 255)
-        text_weights = leaves(networks.text)
-        dropout = dropout_mask((len(captions), encoded.features.shape[1]), recipe.dropout, generator)
-        projected = project(Head(**text_weights), sent(texts[captions], device).float(), dropout)
-        loss = loss_of(to_sphere(encoded.features) @ to_sphere(projected).T / recipe.temperature)
-        at_features, *at_text = torch.autograd.grad(loss, [encoded.features, *text_weights.values()])
-        gradient = Networks(encoded.gradient(at_features), dict(zip(text_weights, at_text, strict=True)))
+        minibatch_texts = sent(texts[captions], device).float()
+
+        def loss_after_encoder(
+            features: Float[Tensor, "B d"], text: Weights, rows: Float[Tensor, "B e"] = minibatch_texts
+        ) -> Float[Tensor, ""]:
+            dropout = dropout_mask((len(rows), features.shape[1]), recipe.dropout, generator)
+            projected = project(Head(**text), rows, dropout)
+            return loss_of(to_sphere(features) @ to_sphere(projected).T / recipe.temperature)
+
+        loss, gradient = loss_and_gradient(encoder, networks, sent(pixels, device) / 255, loss_after_encoder)
         networks = networks.moved(gradient, (-recipe.encoder_lr * multiplier, -recipe.lr * multiplier))
-        losses.append(loss.detach())
+        losses.append(loss)
         on_batch()
     return float(torch.stack(losses).mean()), networks
 

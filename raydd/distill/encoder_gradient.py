@@ -19,8 +19,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raydd.distill.encoder_passes import EncodedImages, TrainedEncoder, inner, leaves, moved, squared_distance
-from raydd.distill.encoder_student import Networks, StudentStep
+from raydd.distill.encoder_passes import (
+    EncodedImages,
+    TrainedEncoder,
+    Weights,
+    inner,
+    leaves,
+    moved,
+    squared_distance,
+)
+from raydd.distill.encoder_student import Networks, StudentStep, loss_and_gradient
 from raydd.distill.legs import most_bytes_on, require_moved
 from raydd.distill.matching import LearnedPairs, StepLoss, StudentRun, matching_loss
 
@@ -100,13 +108,12 @@ def _student_gradient(
     encoder: TrainedEncoder, run: StudentRun, step: int, networks: Networks, pairs: LearnedPairs
 ) -> tuple[Float[Tensor, ""], Networks]:
     """Return the student's loss and its gradient g, without a graph."""
-    index = run.plan.minibatches[step]
-    encoded, text = EncodedImages(encoder, networks.image, pairs.images[index]), leaves(networks.text)
-    loss = _student_step(run, step)(
-        encoded.features, text, pairs.texts[index], pairs.similarity.minibatch(index), pairs.loss
-    )
-    at_features, *at_text = torch.autograd.grad(loss, [encoded.features, *text.values()])
-    return loss.detach(), Networks(encoded.gradient(at_features), dict(zip(text, at_text, strict=True)))
+    index, loss_after_encoder = run.plan.minibatches[step], _student_step(run, step)
+
+    def loss_of(features: Float[Tensor, "B d"], text: Weights) -> Float[Tensor, ""]:
+        return loss_after_encoder(features, text, pairs.texts[index], pairs.similarity.minibatch(index), pairs.loss)
+
+    return loss_and_gradient(encoder, networks, pairs.images[index], loss_of)
 
 
 def _repeat_step(

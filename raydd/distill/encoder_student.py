@@ -3,18 +3,19 @@
 The image encoder has no projection head, as published: its features are the embedding, and the text head's output has
 the same width. The rest of a student step (blending, text head, loss) is small, so plain autograd differentiates it.
 
-Letters: B minibatch, d and e widths of the image and the text features.
+Letters: B minibatch, S side in pixels, d and e widths of the image and the text features.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from raydd.distill.blending import blend
-from raydd.distill.encoder_passes import Weights, moved, scaled
+from raydd.distill.encoder_passes import EncodedImages, TrainedEncoder, Weights, leaves, moved, scaled
 from raydd.distill.heads import Head, project, to_sphere
 from raydd.distill.losses import Loss
 
@@ -43,6 +44,26 @@ class Networks(NamedTuple):
     def to(self, device: str) -> "Networks":
         """Return the same networks on a device."""
         return Networks(*({name: weight.to(device) for name, weight in weights.items()} for weights in self))
+
+
+def loss_and_gradient(
+    encoder: TrainedEncoder,
+    networks: Networks,
+    pixels: Float[Tensor, "B 3 S S"],
+    loss_of: Callable[[Float[Tensor, "B d"], Weights], Float[Tensor, ""]],
+) -> tuple[Float[Tensor, ""], Networks]:
+    """Return a loss and its gradient at the weights of both networks, without a graph.
+
+    Args:
+        encoder: the image encoder.
+        networks: the weights at which to take the gradient.
+        pixels: images in 0 to 1.
+        loss_of: returns the loss, given the images' features and the weights of the text head.
+    """
+    encoded, text = EncodedImages(encoder, networks.image, pixels), leaves(networks.text)
+    loss = loss_of(encoded.features, text)
+    at_features, *at_text = torch.autograd.grad(loss, [encoded.features, *text.values()])
+    return loss.detach(), Networks(encoded.gradient(at_features), dict(zip(text, at_text, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Students of protocol A: trains the pretrained image encoder and a fresh text head on a set's pixels, and scores them.
 
-Letters: N pairs, S side in pixels, C captions, d and e widths of the image and the text encoder.
+Letters: N pairs, B minibatch, S side in pixels, C captions, d and e widths of the image and the text encoder.
 """
 
 import math
@@ -11,8 +11,8 @@ from jaxtyping import Float, Float16, Int, UInt8
 from torch import Generator, Tensor
 
 from raydd.config import StudentsConfig
-from raydd.distill.encoder_passes import EncodedImages, TrainedEncoder, leaves
-from raydd.distill.encoder_student import Networks
+from raydd.distill.encoder_passes import TrainedEncoder, Weights, leaves
+from raydd.distill.encoder_student import Networks, loss_and_gradient
 from raydd.distill.heads import Head, dropout_mask, initial_head, project, to_sphere
 from raydd.distill.losses import find_loss
 from raydd.distill.synthetic import SyntheticSet
@@ -69,18 +69,22 @@ def train_student(
             group["lr"] = rate * factor
         for _ in range(math.ceil(len(pixels) / size)):
             batch = torch.randperm(len(pixels), generator=batch_generator)[:size].to(device)
-            image_pass = EncodedImages(encoder, networks.image, pixels[batch] / 255)
-            dropout = dropout_mask((size, width), recipe.dropout, mask_generator)
-            text_embeddings = to_sphere(project(Head(**networks.text), texts[batch], dropout))
-            logits = to_sphere(image_pass.features) @ text_embeddings.T / temperature
-            loss = loss_function(logits, similarity[batch][:, batch], loss_parameters)
+
+            def loss_of(
+                features: Float[Tensor, "B d"], text: Weights, batch: Int[Tensor, "B"] = batch
+            ) -> Float[Tensor, ""]:
+                dropout = dropout_mask((size, width), recipe.dropout, mask_generator)
+                text_embeddings = to_sphere(project(Head(**text), texts[batch], dropout))
+                logits = to_sphere(features) @ text_embeddings.T / temperature
+                return loss_function(logits, similarity[batch][:, batch], loss_parameters)
+
+            loss, direction = loss_and_gradient(encoder, networks, pixels[batch] / 255, loss_of)
             if not bool(loss.isfinite()):
                 raise NonFiniteError(
                     f"A student diverged at the learning rates {pairs.rate_image:.3g} and {pairs.rate_text:.3g}. "
                     "If a distillation learned them, lower its distill.encoder_rate or distill.start_rate."
                 )
-            feature_gradient, *text_gradients = torch.autograd.grad(loss, [image_pass.features, *sides[1]])
-            gradients = [*image_pass.gradient(feature_gradient).values(), *text_gradients]
+            gradients = [*direction.image.values(), *direction.text.values()]
             for weight, gradient in zip((*sides[0], *sides[1]), gradients, strict=True):
                 # The fused step reads both in the order of their memory, which can differ: a convolution over
                 # channels-last images gives its gradient in that order.

@@ -172,7 +172,7 @@ def test_a_loss_of_one_s_own_goes_the_whole_way(config: Config, store: Store, pr
 def test_students_that_diverge_say_so(config: Config, store: Store) -> None:
     wild = with_settings(config, {"distill.fit_rates": False, "distill.steps": 0})
     object.__setattr__(wild.distill, "encoder_rate", 1e20)  # more than settings allow
-    with pytest.raises(NonFiniteError, match=r"Lower distill\.encoder_rate"):
+    with pytest.raises(NonFiniteError, match=r"lower its distill\.encoder_rate"):
         stages.synthetic_scores(raydd.open(wild, store))
 
 
