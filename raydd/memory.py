@@ -63,9 +63,11 @@ def free_bytes(device: str) -> int:
         return 0
     import torch
 
+    number = torch.device(device).index  # torch takes its current GPU for "cuda", but not for a process's share
+    share = torch.cuda.get_per_process_memory_fraction(torch.cuda.current_device() if number is None else number)
     free, total = torch.cuda.mem_get_info(device)
     allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
-    of_this_process = int(torch.cuda.get_per_process_memory_fraction(device) * total) - allocated
+    of_this_process = int(share * total) - allocated
     return max(0, min(free + reserved - allocated, of_this_process))  # torch's cache keeps freed blocks for reuse
 
 

@@ -70,17 +70,32 @@ def test_what_threads_have_freed_goes_back_when_it_is_told_to() -> None:
     assert kept - returned > 80e6
 
 
-def test_a_process_with_a_share_of_a_gpu_counts_on_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    shares = {"cuda": 1.0}
+@pytest.fixture
+def shares(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
+    """The shares of two GPUs that this process may use. Only what asks the driver is replaced, not torch's checks."""
+    shares = {0: 1.0, 1: 1.0}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share: shares.update(cuda=share))
-    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", shares.__getitem__)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(
+        torch._C, "_cuda_setMemoryFraction", lambda share, device: shares.update({device: share}), raising=False
+    )
+    monkeypatch.setattr(torch._C, "_cuda_getMemoryFraction", lambda device: shares[device], raising=False)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60, 80))
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 8)
+    return shares
+
+
+def test_a_process_with_a_share_of_a_gpu_counts_on_no_more(shares: dict[int, float]) -> None:
     assert free_bytes("cuda") == 63  # what nobody has, and this process's freed blocks
     use_gpu_share(0.25)
     assert free_bytes("cuda") == 15
     for share in (0.0, 1.0, 2.0):  # on a CPU, and whole GPUs
         use_gpu_share(share)
-    assert shares == {"cuda": 0.25}
+    assert shares == {0: 0.25, 1: 1.0}
+
+
+def test_free_memory_is_that_of_the_named_gpu_or_of_the_current_one(shares: dict[int, float]) -> None:
+    shares[1] = 0.5
+    assert [free_bytes(device) for device in ("cuda", "cuda:0", "cuda:1", "cpu")] == [63, 63, 35, 0]
