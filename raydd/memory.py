@@ -105,8 +105,10 @@ def kept_by_autograd(work: Callable[[], Result], *, excluded: "tuple[Tensor, ...
     saved_tensors: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:
-        saved_tensors.append(tensor)  # keep it alive, so that no address is used twice
-        return tensor
+        # A graph that holds the result of one of its own operations would hold itself, and never be freed.
+        detached = tensor.detach()
+        saved_tensors.append(detached)  # keep it alive, so that no address is used twice
+        return detached
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         result = work()

@@ -1,10 +1,13 @@
+import gc
 import subprocess
 import sys
+import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
 
-from raydd.memory import free_bytes, use_gpu_share
+from raydd.memory import free_bytes, kept_by_autograd, use_gpu_share
 
 FAULTS = """
 import resource
@@ -99,3 +102,20 @@ def test_a_process_with_a_share_of_a_gpu_counts_on_no_more(shares: dict[int, flo
 def test_free_memory_is_that_of_the_named_gpu_or_of_the_current_one(shares: dict[int, float]) -> None:
     shares[1] = 0.5
     assert [free_bytes(device) for device in ("cuda", "cuda:0", "cuda:1", "cpu")] == [63, 63, 35, 0]
+
+
+@pytest.mark.parametrize(
+    "work", [torch.exp, torch.relu, torch.sin], ids=["exp keeps its output", "relu too", "sin its input"]
+)
+def test_a_graph_that_is_counted_is_freed_with_its_result(work: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Operations that keep their output, as exp does, must not keep the tensor that holds their own graph."""
+    leaf = torch.linspace(-1, 1, 8).requires_grad_()
+    result, nbytes = kept_by_autograd(lambda: work(work(leaf)), excluded=(leaf,))
+    (gradient,) = torch.autograd.grad(result.sum(), leaf, retain_graph=True)
+    expected = torch.autograd.grad(work(work(leaf)).sum(), leaf)[0]
+    assert torch.equal(gradient, expected)
+    assert nbytes == 8 * 4 * (1 if work is torch.sin else 2)
+    node = weakref.ref(result)
+    del result
+    gc.collect()
+    assert node() is None

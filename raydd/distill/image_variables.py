@@ -8,7 +8,7 @@ Letters: N synthetic pairs, S side in pixels, d width of the image encoder.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -183,7 +183,9 @@ class LearnedPixels(ImageVariable):
         if self._encoded is None:
             count, least_area = len(pairs.images), self._least_crop
             crops = draw_crops(count, least_area, step.crops_seed).to(pairs.device) if least_area < 1 else None
-            self._encoded = EncodedPixels(self._encode_centred, pairs.images, self._batch, step.used(), crops)
+            self._encoded = EncodedPixels(
+                self._encode_centred, pairs.images, self._batch, step.used(), crops, learned=pairs.images.requires_grad
+            )
         encoded, learned = self._encoded, pairs.images.requires_grad
         features = encoded.features if learned else encoded.features.detach()
         step_loss = step.loss_of(replace(pairs, images=features))
@@ -280,6 +282,8 @@ class EncodedPixels:
         batch: int,
         used: Int[Tensor, "U"] | None = None,
         crops: Float[Tensor, "N 2 3"] | None = None,
+        *,
+        learned: bool = True,
     ) -> None:
         """Encode the pixels.
 
@@ -289,19 +293,15 @@ class EncodedPixels:
             batch: largest number of images whose graph fits in memory.
             used: the images that are needed; None: all. The features of the other images are zeros.
             crops: the crop of each image that the encoder sees; None: the whole images.
+            learned: whether `gradient` will be called; if not, no graph is kept.
         """
         used = torch.arange(len(pixels), device=pixels.device) if used is None else used.to(pixels.device)
         self._encode, self._crops = encode, crops
         self._pixels, self._device = pixels.detach(), pixels.device.type
-        first_batch, *other_batches = used.split(batch)
-        most_bytes = kept_bytes(str(pixels.device))
-        first_encoded, nbytes = kept_by_autograd(lambda: self._encode_with_graph(first_batch))
-        num_kept = most_bytes // max(1, nbytes) - 1 if nbytes < most_bytes else 0
-        self._kept_batches = [
-            first_encoded,
-            *on_all_cores(self._encode_with_graph, other_batches[:num_kept], self._device),
-        ]
-        self._other_batches = other_batches[num_kept:]
+        batches = used.split(batch)
+        # A CPU takes the same way without a gradient, since features with a graph differ in their last bits.
+        self._kept_batches = self._encode_keeping_graphs(batches) if learned or self._device == "cpu" else []
+        self._other_batches = batches[len(self._kept_batches) :]
         # no_grad applies to a single thread, so each thread has to enter it.
         other_features = on_all_cores(
             torch.no_grad()(lambda index: self._encode_images(self._pixels[index], index)),
@@ -312,6 +312,15 @@ class EncodedPixels:
         self.features = (
             features.new_zeros(len(pixels), features.shape[1]).index_copy_(0, used, features).requires_grad_()
         )
+        if not learned:
+            self._kept_batches = []
+
+    def _encode_keeping_graphs(self, batches: Sequence[Int[Tensor, "_"]]) -> list["_EncodedBatch"]:
+        """Encode the first batch, and as many of the others as may keep their graphs."""
+        most_bytes = kept_bytes(str(self._pixels.device))
+        first_encoded, nbytes = kept_by_autograd(lambda: self._encode_with_graph(batches[0]))
+        num_kept = most_bytes // max(1, nbytes) - 1 if nbytes < most_bytes else 0
+        return [first_encoded, *on_all_cores(self._encode_with_graph, batches[1 : 1 + num_kept], self._device)]
 
     def gradient(self, at_features: Float[Tensor, "N d"]) -> Float[Tensor, "N 3 H W"]:
         """Return the gradient at the pixels, given the one at the features. Can be called only once."""
