@@ -14,6 +14,7 @@ from raydd.cluster.environment import prepare_environment, ray_address
 from raydd.config import Config
 from raydd.device import use_threads
 from raydd.meanwhile import meanwhile
+from raydd.memory import use_gpu_share
 from raydd.place import home, open_store
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
 
         Trainer(
             train_share,
-            train_loop_config={"jobs": jobs, "listings": first_work.opened.listings},
+            train_loop_config={"jobs": jobs, "listings": first_work.opened.listings, "gpu_share": share},
             scaling_config=train.ScalingConfig(
                 num_workers=workers,
                 use_gpu=share > 0,
@@ -129,6 +130,7 @@ def train_share(loop_config: Mapping[str, Any]) -> None:
     jobs: Sequence[_Job] = loop_config["jobs"]
     context, opened, store = train.get_context(), Opened(loop_config["listings"]), open_store(jobs[0].config.place)
     use_threads(jobs[0].config.place)
+    use_gpu_share(loop_config["gpu_share"])
     worker_jobs = jobs[context.get_world_rank() :: context.get_world_size()]
     for (config, epochs), group in groupby(worker_jobs, key=lambda job: (job.config, job.epochs)):
         work = open_workbench(config, store, opened=opened)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from raydd.cluster.connect import cluster, forget_interrupt, reason_of
 from raydd.config import Config
 from raydd.place import home, open_store
 from raydd.settings import flatten, load, with_settings
+from trainables import experts
 from trainables.experts import _jobs, make_experts
 
 
@@ -56,6 +58,26 @@ def test_workers_share_the_trajectories_and_make_what_one_process_makes(config, 
 def test_trials_that_share_experts_have_as_many_made_as_the_one_that_reads_most(config):
     works = [raydd.open(with_settings(config, {"experts.count": count})) for count in (2, 5, 4)]
     assert [job.expert for job in _jobs(works, gpus=0)] == [0, 1, 2, 3, 4]
+
+
+def test_a_worker_uses_no_more_of_a_gpu_than_its_share(config, monkeypatch):
+    """A stand-in for Ray Train runs the function of a worker here, which has nothing to train."""
+    shares = []
+
+    class Trainer:
+        def __init__(self, work, train_loop_config, **_):
+            self.fit = lambda: work(train_loop_config)
+
+    context = SimpleNamespace(get_world_rank=lambda: 1, get_world_size=lambda: 2)
+    monkeypatch.setattr("ray.train.v2.api.data_parallel_trainer.DataParallelTrainer", Trainer)
+    monkeypatch.setattr("ray.train.get_context", lambda: context)
+    monkeypatch.setattr("ray.train.report", lambda found: shares.append(found["experts"]))
+    monkeypatch.setattr("raydd.cluster.connect.cluster", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr("raydd.cluster.gpus.share_of_worker", lambda *_: contextlib.nullcontext(0.25))
+    monkeypatch.setattr("raydd.cluster.worker_settings.cores_beside", lambda _: 1)
+    monkeypatch.setattr(experts, "use_gpu_share", shares.append, raising=False)
+    make_experts([raydd.open(with_settings(config, {"experts.count": 1}))], workers=4, gpus=0.25)
+    assert shares == [0.25, 0]
 
 
 @pytest.mark.slow
