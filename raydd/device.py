@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from raydd.config import Config, PlaceConfig
-from raydd.errors import ConfigError
+from raydd.errors import ConfigError, PlaceError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +19,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 _DRIVER = Path("/sys/module/nvidia/version")
 _DEVICES = Path("/dev")  # NVIDIA's driver has a file here for each GPU that this machine or container may use
+FULL = " is full"  # part of the error of a GPU whose memory other processes use: it may be free later
 _CPU_IMAGES = 4  # per encoder batch: with eight, some activations are larger than the blocks that glibc reuses
 
 
@@ -27,6 +28,7 @@ def device_of(place: PlaceConfig) -> str:
 
     Raises:
         ConfigError: the device does not exist, or torch cannot compute on it.
+        PlaceError: other processes use the GPU's memory.
     """
     import torch
 
@@ -75,6 +77,11 @@ def _require_usable(device: str) -> None:
         if float(torch.ones(1, device=device).sum()) != 1:
             raise RuntimeError("it adds wrongly")
     except (RuntimeError, AssertionError, TypeError) as error:
+        if "out of memory" in str(error):
+            raise PlaceError(
+                f"The GPU {device} of {socket.gethostname()}{FULL}: other processes use its memory (`nvidia-smi` lists "
+                "them). End them or wait for them, and give the same command again."
+            ) from error
         reason = str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".")
         raise ConfigError(
             f"{socket.gethostname()} cannot compute on the device {device}: {driver_and_wheel()} ({reason}). "

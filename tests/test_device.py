@@ -1,4 +1,4 @@
-"""Where a GPU rounds the products of float32: in encoders, experts and scored students, and not in a distillation."""
+"""A card that is full is no broken one; and where a GPU rounds the products of float32: not in a distillation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +10,12 @@ from small_distillations import begin
 from small_pairs import RECIPE, make_split, open_experts, pairs
 from torch import Tensor
 
-from raydd.config import StudentsConfig
+from raydd.config import PlaceConfig, StudentsConfig
 from raydd.data.encoders import TextEncoder
 from raydd.data.encoding import encode_captions
-from raydd.device import in_tf32
+from raydd.device import device_of, in_tf32
 from raydd.distill import experts, heads_gradient
+from raydd.errors import PlaceError
 from raydd.evaluate import students
 
 
@@ -68,3 +69,20 @@ def test_encoders_round():
 
     list(encode_captions(TextEncoder("own", 4, "own", encode), ["a", "b"], [[0], [1]], device="cpu", workers=0))
     assert seen == {True}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has a total capacity of 8 MiB."),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    ],
+)
+def test_a_full_card_is_no_fault_of_driver_or_wheel(error: RuntimeError, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object, **__: object) -> Tensor:
+        raise error
+
+    monkeypatch.setattr(torch, "ones", full)
+    with pytest.raises(PlaceError, match=r"^The GPU cuda:7 of .+ is full: .*`nvidia-smi`.*again\.$") as raised:
+        device_of(PlaceConfig(device="cuda:7"))
+    assert "wheel" not in str(raised.value)
