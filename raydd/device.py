@@ -145,6 +145,26 @@ def sent(tensor: "Tensor", device: str) -> "Tensor":
     return (tensor.pin_memory() if to_gpu else tensor).to(device, non_blocking=True)
 
 
+def queue_copy(tensor: "Tensor") -> "Callable[[], Tensor]":
+    """Queue a copy to the CPU; return a function that waits for this copy, not for later work, and returns it.
+
+    torch's own `cpu` waits for everything that the device has been given.
+    """
+    import torch
+
+    if tensor.device.type != "cuda":
+        return tensor.cpu
+    copy, copied = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True), torch.cuda.Event()
+    copy.copy_(tensor, non_blocking=True)
+    copied.record()
+
+    def wait() -> "Tensor":
+        copied.synchronize()
+        return copy
+
+    return wait
+
+
 def use_threads(place: PlaceConfig) -> None:
     """Limit this process to `place.threads` CPU threads; 0 keeps torch's own choice, all cores."""
     import torch

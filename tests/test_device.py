@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from raydd.config import PlaceConfig, StudentsConfig
 from raydd.data.encoders import TextEncoder
 from raydd.data.encoding import encode_captions
-from raydd.device import device_of, in_tf32
+from raydd.device import device_of, in_tf32, queue_copy
 from raydd.distill import experts, heads_gradient
 from raydd.errors import PlaceError
 from raydd.evaluate import students
@@ -86,3 +87,33 @@ def test_a_full_card_is_no_fault_of_driver_or_wheel(error: RuntimeError, monkeyp
     with pytest.raises(PlaceError, match=r"^The GPU cuda:7 of .+ is full: .*`nvidia-smi`.*again\.$") as raised:
         device_of(PlaceConfig(device="cuda:7"))
     assert "wheel" not in str(raised.value)
+
+
+def test_a_queued_copy_waits_for_its_own_work_alone(monkeypatch: pytest.MonkeyPatch):
+    """A copy to pinned memory and an event after it; later work of the device is not waited for."""
+    happened = list[str]()
+
+    class Event:
+        def record(self) -> None:
+            happened.append("record")
+
+        def synchronize(self) -> None:
+            happened.append("wait")
+
+    class OnGpu:
+        device, shape, dtype = torch.device("cuda"), (2,), torch.float32
+
+    class Pinned:
+        def copy_(self, source: OnGpu, *, non_blocking: bool) -> None:
+            happened.append(f"copy {non_blocking}")
+
+    pinned, options = Pinned(), dict[str, object]()
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch, "empty", lambda shape, **given: options.update(given) or pinned)
+    on_gpu: Any = OnGpu()
+    arrived = queue_copy(on_gpu)
+    assert happened == ["copy True", "record"]
+    assert arrived() is pinned
+    assert happened[2:] == ["wait"]
+    assert options == {"dtype": torch.float32, "pin_memory": True}
+    assert torch.equal(queue_copy(torch.ones(2))(), torch.ones(2))

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from raydd.data.augment import Transform, views_of
 from raydd.data.encoders import ImageEncoder, TextEncoder
 from raydd.data.images import ImageSource, open_image
-from raydd.device import in_tf32, sent
+from raydd.device import in_tf32, queue_copy, sent
 from raydd.errors import DataError
 
 Item = TypeVar("Item")
@@ -156,7 +156,7 @@ def _encode_batches(
 ) -> Iterator[Tensor]:
     """Prepare each batch in a worker and compute its features: on a CPU in the worker, on a GPU in this process.
 
-    A GPU gets its next batch before this process waits for the features of the one before.
+    A GPU gets its next batch before this process waits for the features of the one before, and only for those.
     """
     encode_in_worker = _is_cpu(device)
 
@@ -167,14 +167,14 @@ def _encode_batches(
     if encode_in_worker:
         yield from _load_batches(items, batches, in_worker, workers)
         return
-    previous: Tensor | None = None
+    previous: Callable[[], Tensor] | None = None
     for batch in _load_batches(items, batches, in_worker, workers, pinned=device.startswith("cuda")):
-        current = compute_features(batch)
+        current = queue_copy(compute_features(batch))
         if previous is not None:
-            yield previous.cpu()
+            yield previous()
         previous = current
     if previous is not None:
-        yield previous.cpu()
+        yield previous()
 
 
 def _load_batches(

@@ -1,5 +1,6 @@
 """Images through a network on a GPU: what is copied there, and when it is waited for; `meta` stands for a GPU."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,7 +32,7 @@ def views(tmp_path: Any) -> ViewsOf:
 
 
 def test_bytes_are_copied_without_waiting_and_converted_there(views: ViewsOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each batch of 8-bit numbers is queued, and features are waited for once the next batch is on its way."""
+    """Each batch of 8-bit numbers is queued, and so is the copy of its features, which is waited for a batch later."""
     happened: list[str] = []
 
     class Encoder(Means):
@@ -39,15 +40,21 @@ def test_bytes_are_copied_without_waiting_and_converted_there(views: ViewsOf, mo
             happened.append(f"encode {len(pixels)}")
             return super().forward(pixels)
 
-    def arrived(rows: torch.Tensor) -> torch.Tensor:
-        happened.append(f"wait for {len(rows)}")
-        return torch.zeros(rows.shape, dtype=rows.dtype)
+    def queue_copy(rows: torch.Tensor) -> Callable[[], torch.Tensor]:
+        happened.append(f"copy {len(rows)}")
 
-    monkeypatch.setattr(torch.Tensor, "cpu", arrived)
+        def wait() -> torch.Tensor:
+            happened.append(f"wait for {len(rows)}")
+            return torch.zeros(rows.shape, dtype=rows.dtype)
+
+        return wait
+
+    monkeypatch.setattr(encoding, "queue_copy", queue_copy, raising=False)
     encoder: Any = SimpleNamespace(fast=Encoder())
     batches = [[0, 1], [2, 3], [4]]
     seen = count_operations(lambda: list(encode_views(encoder, views, batches, device="meta", workers=0)))
-    assert happened == ["encode 2", "encode 2", "wait for 2", "encode 1", "wait for 2", "wait for 1"]
+    begin = ["encode 2", "copy 2", "encode 2", "copy 2", "wait for 2"]
+    assert happened == [*begin, "encode 1", "copy 1", "wait for 2", "wait for 1"]
     assert "copy to the device" not in seen.waits
     assert (seen.copies, seen.copied_bytes) == (3, 5 * 3 * 8 * 8)
 
