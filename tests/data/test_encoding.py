@@ -12,7 +12,8 @@ from torch import nn
 from bench.counting import count_operations
 from raydd.data import encoding
 from raydd.data.augment import transform_of
-from raydd.data.encoding import ViewsOf, encode_views
+from raydd.data.encoders import TextEncoder
+from raydd.data.encoding import ViewsOf, batches_of, captions_at_once, encode_captions, encode_views
 from raydd.data.images import FileImage
 
 
@@ -67,3 +68,22 @@ def test_batches_of_a_gpu_arrive_in_their_order(views: ViewsOf, monkeypatch: pyt
     found = list(encode_views(encoder, views, batches, device="cpu", workers=0))
     assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
     assert list(encode_views(encoder, views, [], device="cpu", workers=0)) == []
+
+
+def test_a_gpu_gets_captions_from_this_process_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers would only list the captions: the encoder tokenizes them where it is."""
+    started = []
+    loader = encoding.DataLoader
+    monkeypatch.setattr(
+        encoding, "DataLoader", lambda *given, **options: (started.append(options), loader(*given, **options))[1]
+    )
+    monkeypatch.setattr(encoding, "queue_copy", lambda rows: lambda: torch.zeros(rows.shape, dtype=rows.dtype))
+    captions, device = ["a dog"] * 1100, "meta"
+    encoder = TextEncoder("own", 4, "own", lambda items: torch.zeros(len(items), 4, device=device))
+    batches = batches_of(range(len(captions)), captions_at_once("meta"))
+    found = list(encode_captions(encoder, captions, batches, device="meta", workers=2))
+    assert [len(features) for features in found] == [512, 512, 76]
+    assert [(options["num_workers"], options["pin_memory"]) for options in started] == [(0, False)]
+    device = "cpu"
+    list(encode_captions(encoder, captions, [list(range(64))], device=device, workers=2))
+    assert started[-1]["num_workers"] == 2
