@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -205,18 +206,27 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+_tf32_lock = threading.Lock()
+_before_tf32: list[bool] = []  # the process's setting before each block that is open now
+
+
 @contextlib.contextmanager
 def in_tf32() -> Iterator[None]:
     """Let a GPU round the factors of float32 products to TF32 inside the block, for several times the speed.
 
     Sums stay float32. TF32 keeps 10 bits of a number's fraction. Convolutions are in TF32 by torch's own default; on a
-    CPU nothing changes.
+    CPU nothing changes. The setting is that of the process; the last of several blocks restores it.
     """
     import torch
 
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
+    with _tf32_lock:
+        _before_tf32.append(torch.backends.cuda.matmul.allow_tf32)
+        torch.backends.cuda.matmul.allow_tf32 = True
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        with _tf32_lock:
+            before = _before_tf32[0]
+            _before_tf32.pop()
+            if not _before_tf32:
+                torch.backends.cuda.matmul.allow_tf32 = before

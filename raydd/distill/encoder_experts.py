@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from raydd.config import ExpertsConfig
 from raydd.data.feature_rows import CaptionRows
-from raydd.device import sent
+from raydd.device import in_tf32, sent
 from raydd.distill.encoder_passes import EncodedImages, TrainedEncoder, Weights, leaves
 from raydd.distill.encoder_student import Networks
 from raydd.distill.experts import expert_loss
@@ -65,6 +65,7 @@ class EncoderExperts(Trajectories[Networks]):
         return Networks(*sides)
 
 
+@in_tf32()
 def train_epoch(
     encoder: TrainedEncoder,
     networks: Networks,

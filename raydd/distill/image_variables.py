@@ -18,7 +18,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from raydd.config import DistillConfig
-from raydd.device import on_all_cores
+from raydd.device import in_tf32, on_all_cores
 from raydd.distill.crops import crop_images, draw_crops
 from raydd.distill.encoder_gradient import matching_gradient
 from raydd.distill.encoder_passes import TrainedEncoder
@@ -262,6 +262,7 @@ def _round_to_eight_bits(
     return pixels.cpu(), _encode_in_batches(pixels.float() / 255, encode, batch)
 
 
+@in_tf32()
 def _encode_in_batches(pixels: Float[Tensor, "N 3 S S"], encode: Encode, batch: int) -> Float[Tensor, "N d"]:
     """Return the features of pixels from 0 to 1, without a graph."""
     with torch.no_grad():
@@ -275,6 +276,7 @@ class EncodedPixels:
     batch always keeps it. Other batches are encoded without a graph, and encoded again in `gradient`.
     """
 
+    @in_tf32()
     def __init__(
         self,
         encode: Encode,
@@ -322,6 +324,7 @@ class EncodedPixels:
         num_kept = most_bytes // max(1, nbytes) - 1 if nbytes < most_bytes else 0
         return [first_encoded, *on_all_cores(self._encode_with_graph, batches[1 : 1 + num_kept], self._device)]
 
+    @in_tf32()
     def gradient(self, at_features: Float[Tensor, "N d"]) -> Float[Tensor, "N 3 H W"]:
         """Return the gradient at the pixels, given the one at the features. Can be called only once."""
         gradient = torch.zeros_like(self._pixels)

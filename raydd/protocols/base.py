@@ -36,7 +36,7 @@ from raydd.data import (
 )
 from raydd.data.encoders import resized
 from raydd.data.images import ImageSource
-from raydd.device import device_of, images_at_once
+from raydd.device import device_of, images_at_once, in_tf32
 from raydd.distill.engine import Distillation
 from raydd.distill.selections.evidence import require_enough_images
 from raydd.distill.synthetic import SyntheticSet
@@ -459,6 +459,7 @@ class Workbench(ABC, Generic[Networks]):
         images = self.data.train.images
         return self.pixels_of([images[index] for index in pairs.start_images.tolist()], size)
 
+    @in_tf32()
     def encode_learned(self, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B d"]:
         """Return the frozen encoder's features of learned images in 0 to 1, which it sees in its own size."""
         return self.image_encoder.fast(resized(pixels, self.image_encoder.size))

@@ -24,6 +24,7 @@ from raydd.data.encoders.lean_graph import LeanGraph
 from raydd.data.encoders.memory_format import fastest_memory_format
 from raydd.data.encoders.towers import ImageEncoder, ImageTower, NormalisedTower, TextEncoder, TextTower
 from raydd.data.encoders.weights import content_identity, path_of, seed_of
+from raydd.device import in_tf32
 from raydd.errors import ConfigError
 from raydd.memory import keep_freed_blocks
 from raydd.outside import JOINED, checked, find, guarded, source_identity, without_folder
@@ -136,7 +137,7 @@ def load_image_encoder(config: EncodersConfig, device: str = "cpu", *, trained: 
 
 
 def load_text_encoder(config: EncodersConfig, device: str = "cpu") -> TextEncoder:
-    """Load the text encoder that `encoders.text` names, frozen, on a device.
+    """Load the text encoder that `encoders.text` names, frozen, on a device. A GPU multiplies in TF32.
 
     Raises:
         ConfigError: the encoder does not exist.
@@ -144,7 +145,7 @@ def load_text_encoder(config: EncodersConfig, device: str = "cpu") -> TextEncode
     """
     family, argument = _find_family(config.text, TEXT_ENCODERS, "text")
     tower = family.load(argument, config, device)
-    return TextEncoder(config.text, tower.width, text_identity(config), tower.encode)
+    return TextEncoder(config.text, tower.width, text_identity(config), in_tf32()(tower.encode))
 
 
 def image_identity(config: EncodersConfig) -> str:
