@@ -117,8 +117,9 @@ TEXT_ENCODERS: dict[str, Family[LoadText]] = {
 def load_image_encoder(config: EncodersConfig, device: str = "cpu", *, trained: bool = False) -> ImageEncoder:
     """Load the image encoder that `encoders.image` names, frozen, on a device.
 
-    On the CPU the encoder is in the faster memory format, which is measured. If it is to be `trained`, nothing is
-    folded, so that it keeps its parameters, and it keeps its memory format, on which last bits depend.
+    On the CPU the encoder is in the faster memory format, which is measured; on a GPU it is in channels-last memory. If
+    it is to be `trained`, nothing is folded, so that it keeps its parameters, and it keeps its memory format, on which
+    last bits depend.
 
     Raises:
         ConfigError: the encoder does not exist.
@@ -129,11 +130,15 @@ def load_image_encoder(config: EncodersConfig, device: str = "cpu", *, trained: 
     plain = tower.module.eval().requires_grad_(False)
     network = plain if trained else LeanGraph(folded(plain, tower.size))
     module = NormalisedTower(network, tower.mean, tower.std).eval().requires_grad_(False)
-    if torch.device(device).type == "cpu":
+    on_cpu = torch.device(device).type == "cpu"
+    if on_cpu:
         keep_freed_blocks()
-    if torch.device(device).type == "cpu" and not trained:
+    if on_cpu and not trained:
         fastest_memory_format(f"{config.image} {tower.size}", module, tower.size)
-    return ImageEncoder(config.image, tower.size, tower.width, module.to(device), image_identity(config))
+    module = module.to(device)
+    if not on_cpu and not trained:
+        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return ImageEncoder(config.image, tower.size, tower.width, module, image_identity(config))
 
 
 def load_text_encoder(config: EncodersConfig, device: str = "cpu") -> TextEncoder:
