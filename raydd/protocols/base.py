@@ -363,8 +363,15 @@ class Workbench(ABC, Generic[Networks]):
         """Return val scores of a set's closed-form student; None if the protocol has none (`closed_form`)."""
 
     @abstractmethod
+    def on_device(self, networks: Networks) -> Networks:
+        """Return networks on the workbench's device; those that are there are not copied."""
+
+    @abstractmethod
     def embed(self, networks: Networks, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
-        """Embed a set's images and texts in the shared space of one student or expert, on the unit sphere."""
+        """Embed a set's images and texts in the shared space of one student or expert, on the unit sphere.
+
+        The result is on the CPU.
+        """
 
     @abstractmethod
     def gallery(self, images: Sequence[ImageSource], name: str) -> Any:
@@ -408,8 +415,10 @@ class Workbench(ABC, Generic[Networks]):
         """
         experts, epoch = self.open_experts(), self.config.distill.expert_epochs[-1]
         self.ensure_expert(experts, 0)
+        version = self.store.root, experts.record.folder, experts.name(0, epoch), self.device
+        networks = self.opened.latest("collapse", version, lambda: self.on_device(experts.snapshot(0, epoch)))
         similarities = encoder_similarities(pairs.image_features, pairs.text_features)
-        return collapse_measures(*self.embed(experts.snapshot(0, epoch), pairs)) | similarities
+        return collapse_measures(*self.embed(networks, pairs)) | similarities
 
     def finished(self, snapshot: Networks) -> Networks:
         """Return an expert's snapshot as networks that `hits` scores, as it scores students."""

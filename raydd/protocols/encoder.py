@@ -258,6 +258,10 @@ class EncoderWorkbench(Workbench[Networks]):
         """Return None: students train the image encoder, so images have no fixed features."""
         return
 
+    def on_device(self, networks: Networks) -> Networks:
+        """Return image encoder and text head on the workbench's device."""
+        return networks.to(self.device)
+
     def embed(self, networks: Networks, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
         """Embed the set's pixels with the encoder and its text features with the text head."""
         return embed_pairs(self.trained_encoder, networks, pairs, device=self.device)
