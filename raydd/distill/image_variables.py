@@ -18,7 +18,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from raydd.config import DistillConfig
-from raydd.device import in_tf32, on_all_cores
+from raydd.device import in_tf32, on_all_cores, sent
 from raydd.distill.crops import crop_images, draw_crops
 from raydd.distill.encoder_gradient import matching_gradient
 from raydd.distill.encoder_passes import TrainedEncoder
@@ -182,7 +182,7 @@ class LearnedPixels(ImageVariable):
             return step.loss_of(replace(pairs, images=self._features))
         if self._encoded is None:
             count, least_area = len(pairs.images), self._least_crop
-            crops = draw_crops(count, least_area, step.crops_seed).to(pairs.device) if least_area < 1 else None
+            crops = sent(draw_crops(count, least_area, step.crops_seed), pairs.device) if least_area < 1 else None
             self._encoded = EncodedPixels(
                 self._encode_centred, pairs.images, self._batch, step.used(), crops, learned=pairs.images.requires_grad
             )
@@ -194,7 +194,7 @@ class LearnedPixels(ImageVariable):
             self._pending_gradient = (
                 at_features if self._pending_gradient is None else self._pending_gradient + at_features
             )
-            step_loss = replace(step_loss, norms={"image": float(at_features.norm())})
+            step_loss = replace(step_loss, norms={"image": at_features.norm()})
             if step.last_of_encoding:
                 step_loss.gradients["image"] = encoded.gradient(self._pending_gradient)
         if step.last_of_encoding:
@@ -297,7 +297,8 @@ class EncodedPixels:
             crops: the crop of each image that the encoder sees; None: the whole images.
             learned: whether `gradient` will be called; if not, no graph is kept.
         """
-        used = torch.arange(len(pixels), device=pixels.device) if used is None else used.to(pixels.device)
+        used = torch.arange(len(pixels)) if used is None else used
+        used = sent(used, str(pixels.device))
         self._encode, self._crops = encode, crops
         self._pixels, self._device = pixels.detach(), pixels.device.type
         batches = used.split(batch)

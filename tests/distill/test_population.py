@@ -233,7 +233,7 @@ def test_a_step_waits_for_nothing_and_takes_few_operations(
 ) -> None:
     changes = {"pairs": 50, "minibatch": 0, "student_steps": 8, "rank": 10, "blend": blend}  # as `raydd demo`
     alone = count_operations(begin(train_split, experts, **changes).step)
-    assert alone.waits.total() > 10
+    assert alone.waits["tolist"] == 1  # a distillation alone reads its numbers together
     populations = {}
     for slots in (1, 16):
         population = populations[slots] = Population("meta")
