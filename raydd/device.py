@@ -220,7 +220,7 @@ def in_tf32() -> Iterator[None]:
     import torch
 
     with _tf32_lock:
-        _before_tf32.append(torch.backends.cuda.matmul.allow_tf32)
+        _before_tf32.append(bool(torch.backends.cuda.matmul.allow_tf32))
         torch.backends.cuda.matmul.allow_tf32 = True
     try:
         yield

@@ -13,6 +13,7 @@ part of the gradient at the synthetic pairs is ∂<g, v>:
 Letters: N synthetic pairs, B minibatch, T student steps, θ the trained weights, η the student's learning rates.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -157,7 +158,7 @@ def _repeat_step(
 
 def _differentiate_matching(
     run: StudentRun, start: Networks, end: Networks, target: Networks
-) -> tuple[Number, dict[str, Number], Networks]:
+) -> tuple[Number, Mapping[str, Number], Networks]:
     """Return the matching loss, its fractions, and λ, its gradient at the student's end."""
     end = Networks(leaves(end.image), leaves(end.text))
     end_distances, start_distances = (
@@ -166,9 +167,7 @@ def _differentiate_matching(
     )
     require_moved(start_distances.values())
     loss = matching_loss(end_distances, start_distances, merged=run.merged)
-    fractions: dict[str, Number] = {
-        f"loss/{side}": end_distances[side].detach() / start_distances[side] for side in run.matched
-    }
+    fractions = {f"loss/{side}": end_distances[side].detach() / start_distances[side] for side in run.matched}
     end_weights = [*end.image.values(), *end.text.values()]
     gradients = torch.autograd.grad(loss, end_weights, materialize_grads=True)
     image, text = gradients[: len(end.image)], gradients[len(end.image) :]

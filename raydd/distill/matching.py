@@ -95,7 +95,7 @@ class StepLoss:
     """A distillation step's loss and its gradient. Its numbers stay on the device until `read_numbers` reads them."""
 
     loss: Number
-    fractions: dict[str, Number]
+    fractions: Mapping[str, Number]
     """Parts of the loss: one for each matched side, `loss/image` and `loss/text`, or the parts of another objective."""
     student_losses: list[Number]
     """The student's loss before each of its steps; empty if no student is trained."""
@@ -107,7 +107,7 @@ class StepLoss:
     @classmethod
     def of(cls, loss: Float[Tensor, ""], pairs: LearnedPairs, parts: Mapping[str, Tensor]) -> Self:
         """Return a loss without students, with its gradient at each tensor of the pairs that requires one."""
-        fractions: dict[str, Number] = {f"loss/{name}": part.detach() for name, part in parts.items()}
+        fractions = {f"loss/{name}": part.detach() for name, part in parts.items()}
         return cls(loss.detach(), fractions, [], gradients_at(pairs.tensors, loss))
 
     def read(self) -> "StepLoss":
