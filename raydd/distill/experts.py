@@ -86,6 +86,7 @@ def train_experts(
     snapshot_epochs: Collection[int],
     *,
     device: str,
+    at_once: int = 0,
     on_epoch: Callable[[int, int, float], None] = lambda expert, epoch, loss: None,
 ) -> None:
     """Train experts on from their last useful snapshots, and store the snapshots of `snapshot_epochs` that are missing.
@@ -100,6 +101,7 @@ def train_experts(
         recipe: settings of SGD, on InfoNCE as published or on `experts.loss`.
         snapshot_epochs: epochs after which a snapshot is wanted.
         device: where to compute.
+        at_once: how many train side by side; 0: one on a CPU, as many as fit on a GPU.
         on_epoch: called after each epoch of an expert with the expert, the epoch and its mean loss.
 
     Raises:
@@ -114,7 +116,7 @@ def train_experts(
         losses = train_epoch_(image, text, features, recipe, epoch=epoch, seeds=seeds, device=device)
         return losses.reshape(-1).tolist(), list(zip(split_heads(image), split_heads(text), strict=True))
 
-    at_once = 1 if device == "cpu" else most_at_once(experts, free_bytes(device))
+    at_once = at_once or (1 if device == "cpu" else most_at_once(experts, free_bytes(device)))
 
     def on_device(heads: Heads) -> Heads:
         image, text = heads
