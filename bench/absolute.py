@@ -3,21 +3,25 @@
 Sizes: NFNet-L0 and BERT with random weights (times do not depend on the weights), heads 2304 wide, 99 pairs, 8 student
 steps with minibatches of 20 pairs. For each piece of work the table shows the median time of its rounds, peak memory,
 how busy the device is, and counts of one run: operations, launches (operations without views), waits of the host for
-the device, and copies to the device. `--json FILE` writes the numbers to a file.
+the device, and copies to the device. `--json FILE` writes the numbers to a file. Each piece is built when its turn
+comes, and freed after it, so the peak memory of a GPU is that of one piece. A step of an expert includes its part of
+the rounding and writing at the end of an epoch. Processes that decode photographs are started before the first round.
 
 Without a GPU, `--small` runs the same pieces in a minute. Its times say nothing about a GPU; its counts do.
 """
 
+import gc
+import itertools
 import json
 import os
 import resource
+import shutil
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +30,28 @@ import tyro
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
-from bench.counting import count_operations
+from bench.counting import Counts, count_operations
 from bench.inputs import TEMPERATURE, experts_in, pictures, sources, split_of
 from bench.rows.distillation import PUBLISHED, distillation_of, spread_of, start_of
 from bench.terminal import terminal
 from raydd.config import EncodersConfig, ExpertsConfig, PlaceConfig, StudentsConfig
-from raydd.data import ImageEncoder, ViewsOf, load_image_encoder, load_text_encoder, open_pixels
+from raydd.data import ImageEncoder, TextEncoder, ViewsOf, load_image_encoder, load_text_encoder, open_pixels
 from raydd.data.augment import transform_of
 from raydd.data.encoding import batches_of, encode_views, workers_for
 from raydd.data.images import FileImage
 from raydd.device import device_of, images_at_once, use_threads
-from raydd.distill.experts import MOST_AT_ONCE, Experts, copies_on, train_epoch_
-from raydd.distill.heads import initial_heads
+from raydd.distill.experts import MOST_AT_ONCE, Experts, train_experts
 from raydd.distill.image_variables import LearnedFeatures, LearnedPixels
-from raydd.distill.population import Population, steps_of
+from raydd.distill.inversion import pixels_of_features
+from raydd.distill.legs import shared_legs
+from raydd.distill.population import News, Population, steps_of
 from raydd.distill.synthetic import SyntheticSet
-from raydd.evaluate.students import train_students
+from raydd.evaluate.students import hits_of_heads, train_students
+from raydd.store import Record, Store
 
 _PHOTOGRAPH = (500, 375)  # pixels; the size of Flickr30k's photographs
 _STEPS = 20  # steps of a distillation alone, or of trials that run together, between two reads of their reports
+_OTHER_RUNS = 3  # of a piece, besides its rounds: a warm-up, a profile and a count
 _PUBLISHED = {  # RepBlend's cost table and scripts
     "expert step": "40 min a trajectory",
     "pixel step": "1.71 s, 10.17 GB",
@@ -77,6 +84,11 @@ class _Sizes:
     trials: int
     expert_steps: int
     """Steps of the timed epoch. A trajectory of 10 epochs on 145,000 pairs has 11,320 steps."""
+    stored_experts: tuple[int, int, int]
+    """Experts that are trained to the store, their epochs, and the steps of an epoch."""
+    inversion_steps: int
+    scored: int
+    """Images on which students are scored, with five captions each."""
     students: StudentsConfig
     rounds: int
 
@@ -99,8 +111,11 @@ class Measurement:
     copied_bytes: float
 
 
-Work = dict[str, tuple[Callable[[], object], float]]
-"""Name to the function that is run, and the units of work of one run."""
+Piece = tuple[Callable[[], object], float]
+"""The function that is run, and the units of work of one run."""
+Work = dict[str, Callable[[], Piece]]
+"""Name to the function that builds the piece."""
+_ONCE = ("experts to the store", "steps of inversion")  # pieces of many seconds
 
 
 def main(options: Options) -> None:
@@ -108,22 +123,17 @@ def main(options: Options) -> None:
     device = device_of(PlaceConfig(device=options.device))
     use_threads(PlaceConfig(threads=options.threads))
     size = _sizes_of(options)
-    image, text = load_image_encoder(size.encoders, device), load_text_encoder(size.encoders, device)
+    image, text = _encoders(size, device)
     width = size.width or image.width
-    _, captions = sources(PUBLISHED.pairs)
     with tempfile.TemporaryDirectory(prefix="raydd-bench-") as folder:
         experts = experts_in(Path(folder), image.width, text.width, width, count=2, epochs=2)
-        work: Work = {
-            "view, from its JPEG": _view_work(image, size.photographs, Path(folder), device),
-            "caption": (lambda: text.encode(captions), len(captions)),
-            "expert step": _expert_work(size, image.width, text.width, width, device, 1),
-            f"expert step of {MOST_AT_ONCE}": _expert_work(size, image.width, text.width, width, device, MOST_AT_ONCE),
-            **_distillation_work(size, image, text.width, experts, device),
-        }
-        measurements = {piece: _measure_piece(run, units, size.rounds, device) for piece, (run, units) in work.items()}
+        names = f"{image.name} and {text.name}"
+        del image, text  # each piece that encodes loads its encoder
+        work = _pieces(size, experts, Path(folder), device)
+        measurements = {name: _measure_piece(name, build, size.rounds, device) for name, build in work.items()}
     setup = {"device": _device_name(device), "torch": torch.__version__, "cores": os.cpu_count()}
     setup |= {
-        "encoders": f"{image.name} and {text.name}",
+        "encoders": names,
         "heads": width,
         "trials": size.trials,
         "small": options.small,
@@ -137,15 +147,42 @@ def main(options: Options) -> None:
 def _sizes_of(options: Options) -> _Sizes:
     if options.small:
         students = replace(StudentsConfig(), epochs=1)
-        return _Sizes(EncodersConfig(image_size=64), 256, 8, 2, 2, students, 1)
+        return _Sizes(EncodersConfig(image_size=64), 256, 8, 2, 2, (2, 1, 2), 2, 20, students, 1)
     encoders = EncodersConfig(
         image="nfnet", text="bert", image_weights="random:0", text_weights="random:0", image_size=224
     )
-    return _Sizes(encoders, 0, 2_000, 16, 100, StudentsConfig(), options.rounds)
+    stored = 20, 10, 1_132
+    return _Sizes(encoders, 0, 2_000, 16, 300, stored, 300, 1_000, StudentsConfig(), options.rounds)
 
 
-def _view_work(image: ImageEncoder, count: int, folder: Path, device: str) -> tuple[Callable[[], object], float]:
-    """Encode photographs of Flickr30k's size, from their files to features."""
+def _encoders(size: _Sizes, device: str) -> tuple[ImageEncoder, TextEncoder]:
+    return load_image_encoder(size.encoders, device), load_text_encoder(size.encoders, device)
+
+
+def _pieces(size: _Sizes, experts: Experts, folder: Path, device: str) -> Work:
+    """Return how each piece is built."""
+    students = f"five students, {size.students.epochs + 1} epochs, and their scores"
+    count, epochs, steps = size.stored_experts
+    return {
+        "view, from its JPEG": lambda: _view_work(size, folder, device),
+        "caption": lambda: _caption_work(size, device),
+        "expert step": lambda: _expert_work(size, experts, folder, device, 1),
+        f"expert step of {MOST_AT_ONCE}": lambda: _expert_work(size, experts, folder, device, MOST_AT_ONCE),
+        f"{count} {_ONCE[0]}": lambda: (
+            _trained_experts(experts, folder, device, count, epochs, steps),
+            1,
+        ),
+        "feature step alone": lambda: _feature_work(size, experts, device),
+        f"feature step of a trial of {size.trials}": lambda: _trials_work(size, experts, device),
+        "pixel step": lambda: _pixel_work(size, experts, device),
+        f"{size.inversion_steps} {_ONCE[1]}": lambda: _inversion_work(size, device),
+        students: lambda: _students_work(size, experts, device),
+    }
+
+
+def _view_work(size: _Sizes, folder: Path, device: str) -> Piece:
+    """Encode photographs of Flickr30k's size, from their files to features; all rounds read one stream of them."""
+    image, count = load_image_encoder(size.encoders, device), size.photographs
     files = []
     for number, picture in enumerate(pictures(min(count, 100))[0]):
         files.append(folder / f"{number}.jpg")
@@ -153,69 +190,138 @@ def _view_work(image: ImageEncoder, count: int, folder: Path, device: str) -> tu
     images = [FileImage(file.name, str(file)) for file in files] * max(1, count // 100)
     views = ViewsOf(images, transform_of("none", image.size), 1, 0)
     batches = batches_of(range(len(views)), images_at_once(PlaceConfig(), device))
-    return lambda: list(encode_views(image, views, batches, device=device, workers=workers_for(device))), len(views)
-
-
-def _expert_work(
-    size: _Sizes, image_width: int, text_width: int, width: int, device: str, expert_count: int
-) -> tuple[Callable[[], object], float]:
-    """Train `expert_count` experts side by side for an epoch, and read the losses; a unit is one step of one expert."""
-    recipe, steps = ExpertsConfig(), size.expert_steps
-    split = split_of(steps * recipe.batch_size, image_width, text_width, captions=1).on(device)
-    heads = initial_heads(image_width, text_width, width, 0)
-    image, text = (copies_on([head] * expert_count, device) for head in heads)
-    seeds = range(expert_count)
-    train = partial(train_epoch_, image, text, split, recipe, epoch=1, seeds=seeds, device=device)
-    return lambda: train().tolist(), steps * expert_count
-
-
-def _distillation_work(size: _Sizes, image: ImageEncoder, text_width: int, experts: Experts, device: str) -> Work:
-    """Steps of one distillation on features and on pixels, steps of a sweep's trials, and the students of a set."""
-    pixels = open_pixels(sources(PUBLISHED.pairs)[0], image.size)
-    start = start_of(torch.randn(PUBLISHED.pairs, image.width), text_width, pixels)
-    spread, batch = spread_of(start), images_at_once(PlaceConfig(), device)
-    run_steps = steps_of(distillation_of(start, experts, LearnedFeatures(spread), device))
-    steps = _STEPS if size.rounds > 1 else 1
-    pixel_distillation = distillation_of(
-        start, experts, LearnedPixels(image.fast, image.pixel_std, batch, spread), device
+    stream = encode_views(
+        image, views, batches * (size.rounds + _OTHER_RUNS), device=device, workers=workers_for(device)
     )
-    population = Population(device)
+    return lambda: list(itertools.islice(stream, len(batches))), len(views)
+
+
+def _caption_work(size: _Sizes, device: str) -> Piece:
+    text, (_, captions) = load_text_encoder(size.encoders, device), sources(PUBLISHED.pairs)
+    return lambda: text.encode(captions), len(captions)
+
+
+def _expert_work(size: _Sizes, experts: Experts, folder: Path, device: str, count: int) -> Piece:
+    """Train experts side by side for an epoch, and write their snapshots; a unit is one step of one expert."""
+    run = _trained_experts(experts, folder, device, count, 1, size.expert_steps)
+    return run, size.expert_steps * count
+
+
+def _trained_experts(
+    experts: Experts, folder: Path, device: str, count: int, epochs: int, steps: int
+) -> Callable[[], object]:
+    """Return the work of training experts from cached features, as `raydd experts` does; each run draws other ones."""
+    recipe, seeds = ExpertsConfig(), itertools.count(1_000, count)
+    split = split_of(steps * recipe.batch_size, experts.image_width, experts.text_width, captions=1).on(device)
+
+    def train() -> None:
+        record = Record.of(Store(folder / "trained"), "experts", {"run": (first_seed := next(seeds))}, {}, version=1)
+        new = replace(experts, record=record, first_seed=first_seed, count=count)
+        at_once = min(count, MOST_AT_ONCE)
+        train_experts(new, range(count), split, recipe, range(1, epochs + 1), device=device, at_once=at_once)
+        shutil.rmtree(folder / "trained")
+
+    return train
+
+
+def _start(experts: Experts, image: ImageEncoder | None = None) -> SyntheticSet:
+    pixels = None if image is None else open_pixels(sources(PUBLISHED.pairs)[0], image.size)
+    return start_of(torch.randn(PUBLISHED.pairs, experts.image_width), experts.text_width, pixels)
+
+
+def _steps(size: _Sizes) -> int:
+    return _STEPS if size.rounds > 1 else 1
+
+
+def _feature_work(size: _Sizes, experts: Experts, device: str) -> Piece:
+    start, steps = _start(experts), _steps(size)
+    run_steps = steps_of(distillation_of(start, experts, LearnedFeatures(spread_of(start)), device))
+    return lambda: _require_done(run_steps(steps)), steps
+
+
+def _trials_work(size: _Sizes, experts: Experts, device: str) -> Piece:
+    """Steps of a sweep's trials, and their news; a unit is one step of one trial."""
+    start, steps, population = _start(experts), _steps(size), Population(device)
     for _ in range(size.trials):
-        population.fill(distillation_of(start, experts, LearnedFeatures(spread), device))
+        population.fill(distillation_of(start, experts, LearnedFeatures(spread_of(start)), device))
 
     def slice_of_sweep() -> None:
         for _ in range(steps):
             population.step()
-        population.news()
+        for news in population.news().values():
+            _require_done(news)
 
-    students = f"five students, {size.students.epochs + 1} epochs"
-    return {
-        "feature step alone": (lambda: run_steps(steps), steps),
-        f"feature step of a trial of {size.trials}": (slice_of_sweep, steps * size.trials),
-        "pixel step": (pixel_distillation.step, 1),
-        students: (lambda: _train_students(start, size.students, experts.width, device), 1),
-    }
+    return slice_of_sweep, steps * size.trials
 
 
-def _train_students(start: SyntheticSet, recipe: StudentsConfig, width: int, device: str) -> None:
-    train_students(start, recipe, width=width, temperature=TEMPERATURE, seeds=range(5), device=device)
+def _require_done(news: News) -> None:
+    """Raise the error with which a distillation ended, since it takes no further steps to be timed."""
+    if news.error:
+        raise news.error
 
 
-def _measure_piece(run: Callable[[], object], units: float, rounds: int, device: str) -> Measurement:
-    """Time `rounds` runs after a warm-up run; on a GPU profile one more run for `busy`; count operations of another."""
+def _pixel_work(size: _Sizes, experts: Experts, device: str) -> Piece:
+    image = load_image_encoder(size.encoders, device)
+    start, batch = _start(experts, image), images_at_once(PlaceConfig(), device)
+    learned = LearnedPixels(image.fast, image.pixel_std, batch, spread_of(start))
+    return distillation_of(start, experts, learned, device).step, 1
+
+
+def _inversion_work(size: _Sizes, device: str) -> Piece:
+    """Find the pixels of all pairs' features, as many at once as `place.encode_batch` allows."""
+    image, batch = load_image_encoder(size.encoders, device), images_at_once(PlaceConfig(), device)
+    pixels = open_pixels(sources(PUBLISHED.pairs)[0], image.size)
+    targets = torch.randn(len(pixels), image.width)
+
+    def invert() -> None:
+        for some, features in zip(pixels.split(batch), targets.split(batch), strict=True):
+            pixels_of_features(
+                some.to(device), features.to(device), image.fast, steps=size.inversion_steps, lr=0.02
+            ).cpu()
+
+    return invert, 1
+
+
+def _students_work(size: _Sizes, experts: Experts, device: str) -> Piece:
+    """Train five students on a set, and score them on images with five captions each."""
+    start, scored = _start(experts), split_of(size.scored, experts.image_width, experts.text_width).on(device)
+
+    def train_and_score() -> None:
+        heads = train_students(
+            start, size.students, width=experts.width, temperature=TEMPERATURE, seeds=range(5), device=device
+        )
+        hits_of_heads(*heads, scored, device=device)
+
+    return train_and_score, 1
+
+
+def _measure_piece(name: str, build: Callable[[], Piece], rounds: int, device: str) -> Measurement:
+    """Build a piece and time `rounds` runs after a warm-up run; on a GPU profile one more run; count another's work.
+
+    On a GPU a piece of many seconds runs once, without a warm-up; `busy` and its counts are 0 then.
+    """
     on_gpu = torch.device(device).type == "cuda"
+    shared_legs.cache_clear()
+    gc.collect()
     if on_gpu:
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    run()
-    times, busy = [], []
-    for _ in range(rounds):
+    run, units = build()
+    once = on_gpu and name.endswith(_ONCE)
+    if not once:
+        run()
+    times, busy, counts = [], [], Counts()
+    for _ in range(1 if once else rounds):
         wall, cpu = _time_run(run, device)
         times.append(wall)
         busy.append(cpu / wall / torch.get_num_threads())
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if on_gpu:
-        peak, busy = torch.cuda.max_memory_allocated(device), [_kernel_seconds(run, device) / statistics.median(times)]
-    counts = count_operations(run)
+        peak, busy = torch.cuda.max_memory_allocated(device), [0.0]
+    if not once:
+        if on_gpu:
+            busy = [_kernel_seconds(run, device) / statistics.median(times)]
+        counts = count_operations(run)
     numbers: list[Any] = [counts.total, counts.launches, counts.waits.total(), counts.copies, counts.copied_bytes]
     per_unit = [number / units for number in numbers]
     return Measurement(statistics.median(times) / units, peak, statistics.median(busy), *per_unit)

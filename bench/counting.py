@@ -23,6 +23,7 @@ _WAITING_OPERATIONS = (
     "unique_dim",
     "unique_consecutive",
     "equal",
+    "_linalg_check_errors",
 )
 _VIEWS = ("view", "_unsafe_view", "t", "transpose", "permute", "expand", "unsqueeze", "squeeze", "select", "slice")
 _VIEWS += ("split", "split_with_sizes", "unbind", "detach", "alias", "lift_fresh", "as_strided", "chunk")

@@ -4,13 +4,14 @@ import contextlib
 import functools
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from raydd.config import Config, PlaceConfig
-from raydd.errors import ConfigError
+from raydd.errors import ConfigError, PlaceError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +20,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 _DRIVER = Path("/sys/module/nvidia/version")
 _DEVICES = Path("/dev")  # NVIDIA's driver has a file here for each GPU that this machine or container may use
+FULL = " is full"  # part of the error of a GPU whose memory other processes use: it may be free later
 _CPU_IMAGES = 4  # per encoder batch: with eight, some activations are larger than the blocks that glibc reuses
 
 
@@ -27,6 +29,7 @@ def device_of(place: PlaceConfig) -> str:
 
     Raises:
         ConfigError: the device does not exist, or torch cannot compute on it.
+        PlaceError: other processes use the GPU's memory.
     """
     import torch
 
@@ -75,6 +78,11 @@ def _require_usable(device: str) -> None:
         if float(torch.ones(1, device=device).sum()) != 1:
             raise RuntimeError("it adds wrongly")
     except (RuntimeError, AssertionError, TypeError) as error:
+        if "out of memory" in str(error):
+            raise PlaceError(
+                f"The GPU {device} of {socket.gethostname()}{FULL}: other processes use its memory (`nvidia-smi` lists "
+                "them). End them or wait for them, and give the same command again."
+            ) from error
         reason = str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".")
         raise ConfigError(
             f"{socket.gethostname()} cannot compute on the device {device}: {driver_and_wheel()} ({reason}). "
@@ -138,6 +146,26 @@ def sent(tensor: "Tensor", device: str) -> "Tensor":
     return (tensor.pin_memory() if to_gpu else tensor).to(device, non_blocking=True)
 
 
+def queue_copy(tensor: "Tensor") -> "Callable[[], Tensor]":
+    """Queue a copy to the CPU; return a function that waits for this copy, not for later work, and returns it.
+
+    torch's own `cpu` waits for everything that the device has been given.
+    """
+    import torch
+
+    if tensor.device.type != "cuda":
+        return tensor.cpu
+    copy, copied = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True), torch.cuda.Event()
+    copy.copy_(tensor, non_blocking=True)
+    copied.record()
+
+    def wait() -> "Tensor":
+        copied.synchronize()
+        return copy
+
+    return wait
+
+
 def use_threads(place: PlaceConfig) -> None:
     """Limit this process to `place.threads` CPU threads; 0 keeps torch's own choice, all cores."""
     import torch
@@ -178,18 +206,27 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+_tf32_lock = threading.Lock()
+_before_tf32: list[bool] = []  # the process's setting before each block that is open now
+
+
 @contextlib.contextmanager
 def in_tf32() -> Iterator[None]:
     """Let a GPU round the factors of float32 products to TF32 inside the block, for several times the speed.
 
     Sums stay float32. TF32 keeps 10 bits of a number's fraction. Convolutions are in TF32 by torch's own default; on a
-    CPU nothing changes.
+    CPU nothing changes. The setting is that of the process; the last of several blocks restores it.
     """
     import torch
 
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
+    with _tf32_lock:
+        _before_tf32.append(bool(torch.backends.cuda.matmul.allow_tf32))
+        torch.backends.cuda.matmul.allow_tf32 = True
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        with _tf32_lock:
+            before = _before_tf32[0]
+            _before_tf32.pop()
+            if not _before_tf32:
+                torch.backends.cuda.matmul.allow_tf32 = before

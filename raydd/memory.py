@@ -63,9 +63,11 @@ def free_bytes(device: str) -> int:
         return 0
     import torch
 
+    number = torch.device(device).index  # torch takes its current GPU for "cuda", but not for a process's share
+    share = torch.cuda.get_per_process_memory_fraction(torch.cuda.current_device() if number is None else number)
     free, total = torch.cuda.mem_get_info(device)
     allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
-    of_this_process = int(torch.cuda.get_per_process_memory_fraction(device) * total) - allocated
+    of_this_process = int(share * total) - allocated
     return max(0, min(free + reserved - allocated, of_this_process))  # torch's cache keeps freed blocks for reuse
 
 
@@ -103,8 +105,10 @@ def kept_by_autograd(work: Callable[[], Result], *, excluded: "tuple[Tensor, ...
     saved_tensors: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:
-        saved_tensors.append(tensor)  # keep it alive, so that no address is used twice
-        return tensor
+        # A graph that holds the result of one of its own operations would hold itself, and never be freed.
+        detached = tensor.detach()
+        saved_tensors.append(detached)  # keep it alive, so that no address is used twice
+        return detached
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         result = work()

@@ -16,6 +16,7 @@ from raydd.config import Config
 from raydd.device import use_threads
 from raydd.errors import NonFiniteError
 from raydd.meanwhile import meanwhile
+from raydd.memory import use_gpu_share
 from raydd.place import home, open_store
 
 if TYPE_CHECKING:
@@ -82,7 +83,12 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
         diverged = _open_diverged()
         trainer = Trainer(
             train_share,
-            train_loop_config={"jobs": jobs, "listings": first_work.opened.listings, "diverged": diverged},
+            train_loop_config={
+                "jobs": jobs,
+                "listings": first_work.opened.listings,
+                "diverged": diverged,
+                "gpu_share": share,
+            },
             scaling_config=train.ScalingConfig(
                 num_workers=workers,
                 use_gpu=share > 0,
@@ -188,6 +194,7 @@ def train_share(loop_config: Mapping[str, Any]) -> None:
     context, opened, store = train.get_context(), Opened(loop_config["listings"]), open_store(jobs[0].config.place)
     diverged = loop_config["diverged"]
     use_threads(jobs[0].config.place)
+    use_gpu_share(loop_config["gpu_share"])
     worker_jobs = jobs[context.get_world_rank() :: context.get_world_size()]
     for (config, epochs), group in groupby(worker_jobs, key=lambda job: (job.config, job.epochs)):
         work = open_workbench(config, store, opened=opened)

@@ -19,7 +19,7 @@ from raydd.config import Config
 from raydd.data.checking import Judged, judge
 from raydd.data.images import ImageSource
 from raydd.device import device_of, use_threads
-from raydd.memory import return_freed_blocks
+from raydd.memory import return_freed_blocks, use_gpu_share
 from raydd.place import home, open_store
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _encode_rows(
     encode: Any = ShardEncoderActor  # Ray's types allow only functions
     written_rows = dataset.map(
         encode,
-        fn_constructor_args=(config, listing),
+        fn_constructor_args=(config, listing, gpus),
         compute=pool,
         num_cpus=cpus,
         num_gpus=gpus,
@@ -144,10 +144,11 @@ class ShardEncoderActor:
 class ShardEncoder:
     """Writes shards, with both encoders and the data set's listing, which has the same path on each node."""
 
-    def __init__(self, config: Config, listing: str) -> None:
+    def __init__(self, config: Config, listing: str, gpu_share: float = 0.0) -> None:
         from raydd.data import feature_records, load_image_encoder, load_text_encoder, open_data, shards_of
 
         use_threads(config.place)
+        use_gpu_share(gpu_share)
         store, device = open_store(config.place), device_of(config.place)
         self._config, self._data = config, open_data(listing, config.data, store)
         self._records = feature_records(config, self._data.fingerprint, store)

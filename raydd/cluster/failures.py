@@ -16,13 +16,14 @@ _CUDA = re.compile(r"CUDA error|cuDNN error|CUDNN_STATUS_|CUBLAS_STATUS_|CUSOLVE
 def breaks_process(error: BaseException) -> bool:
     """Whether the process is unusable after this error: CUDA then fails every later call with the same error.
 
-    Running out of memory does not break the process, unless CUDA itself reports it.
+    The error may be the cause of another one: an error inside a user's loss becomes a ConfigError. Running out of
+    memory does not break the process, unless CUDA itself reports it.
     """
     if isinstance(error, torch.OutOfMemoryError):
         return False
-    return isinstance(error, torch.AcceleratorError) or (
-        isinstance(error, RuntimeError) and bool(_CUDA.search(str(error)))
-    )
+    if isinstance(error, torch.AcceleratorError) or (isinstance(error, RuntimeError) and _CUDA.search(str(error))):
+        return True
+    return error.__cause__ is not None and breaks_process(error.__cause__)
 
 
 def failure_of(error: Exception) -> TrialReport:

@@ -16,8 +16,8 @@ from raydd.cluster.connect import reason_of
 from raydd.cluster.growth import growth
 from raydd.cluster.launch_failures import LaunchFailures
 from raydd.config import Config, PlaceConfig
-from raydd.device import device_of, require_one_device, sees_gpu
-from raydd.errors import ConfigError
+from raydd.device import FULL, device_of, require_one_device, sees_gpu
+from raydd.errors import ConfigError, PlaceError
 from raydd.settings import with_settings
 
 MACHINE_SECONDS = 1800.0  # within which a cluster must start its first machine with a GPU
@@ -241,7 +241,7 @@ def _query_cards(nodes: dict[str, int]) -> tuple[list[Cards], bool]:
     tasks = {
         _look_task(count, node_id=node_id).remote(count): node_id
         for node_id, count in nodes.items()
-        if node_id not in _cards_by_node
+        if node_id not in _cards_by_node or (FULL in _cards_by_node[node_id].fault and node_id not in _holders)
     }
     ready: list[Any] = []
     if tasks:
@@ -288,7 +288,7 @@ def look(count: int) -> Cards:
     host = socket.gethostname()
     try:
         devices = [device_of(PlaceConfig(device=f"cuda:{number}")) for number in range(count)]
-    except ConfigError as error:
+    except (ConfigError, PlaceError) as error:
         return Cards(host, (), (), str(error))
     cards = [torch.cuda.get_device_properties(device) for device in devices]
     return Cards(host, tuple(card.name for card in cards), tuple(card.total_memory for card in cards))

@@ -7,6 +7,7 @@ extended.
 Letters: B minibatch, S side in pixels, C captions, d and e widths of the image and the text encoder.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,7 +18,7 @@ from torch import Generator, Tensor
 
 from raydd.config import ExpertsConfig
 from raydd.data.feature_rows import CaptionRows
-from raydd.device import sent
+from raydd.device import in_tf32, sent
 from raydd.distill.encoder_passes import TrainedEncoder, Weights
 from raydd.distill.encoder_student import Networks, loss_and_gradient
 from raydd.distill.experts import expert_loss
@@ -65,6 +66,39 @@ class EncoderExperts(Trajectories[Networks]):
         return Networks(*sides)
 
 
+class KeptNetworks:
+    """A cache of snapshots on a GPU, in the order of their last use."""
+
+    def __init__(self, experts: Trajectories[Networks], device: str, most_bytes: int) -> None:
+        """Start with an empty cache.
+
+        Args:
+            experts: where snapshots are read from.
+            device: where snapshots are cached.
+            most_bytes: limit for all cached snapshots; the two that were asked for last are cached in any case.
+        """
+        self._experts, self._device, self._most_bytes = experts, device, most_bytes
+        self._kept: OrderedDict[tuple[int, int], Networks] = OrderedDict()
+        self._nbytes = 0
+
+    def get(self, expert: int, epoch: int) -> Networks:
+        """Return a snapshot on the device; read it from the store unless it is cached.
+
+        Raises:
+            RecordError: the snapshot is missing or damaged.
+        """
+        if networks := self._kept.get((expert, epoch)):
+            self._kept.move_to_end((expert, epoch))
+            return networks
+        networks = self._kept[expert, epoch] = self._experts.snapshot(expert, epoch).to(self._device)
+        self._nbytes += networks.nbytes
+        while len(self._kept) > 2 and self._nbytes > self._most_bytes:
+            _, dropped = self._kept.popitem(last=False)
+            self._nbytes -= dropped.nbytes
+        return networks
+
+
+@in_tf32()
 def train_epoch(
     encoder: TrainedEncoder,
     networks: Networks,

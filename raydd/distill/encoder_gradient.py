@@ -13,6 +13,7 @@ part of the gradient at the synthetic pairs is ∂<g, v>:
 Letters: N synthetic pairs, B minibatch, T student steps, θ the trained weights, η the student's learning rates.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,7 @@ from raydd.distill.encoder_passes import (
 )
 from raydd.distill.encoder_student import Networks, StudentStep, loss_and_gradient
 from raydd.distill.legs import most_bytes_on, require_moved
-from raydd.distill.matching import LearnedPairs, StepLoss, StudentRun, matching_loss
+from raydd.distill.matching import LearnedPairs, Number, StepLoss, StudentRun, matching_loss
 
 
 def matching_gradient(
@@ -49,27 +50,27 @@ def matching_gradient(
         NonFiniteError: start and target are equal.
     """
     pairs = LearnedPairs.of({name: tensor.detach() for name, tensor in pairs.tensors.items()}, pairs.similarity)
-    networks, student_losses, step_networks = start, [], []
+    networks, student_losses, step_networks, down = start, [], [], pairs.down
     kept_device = weights_device(start, run.steps, pairs.device) if run.exact else "cpu"
     for step in range(run.steps):
         if run.exact:
             step_networks.append(networks.to(kept_device))
         student_loss, gradient = _student_gradient(encoder, run, step, networks, pairs)
-        student_losses.append(float(student_loss))
-        networks = networks.moved(gradient, pairs.down)
+        student_losses.append(student_loss)
+        networks = networks.moved(gradient, down)
     matched_loss, fractions, at_end = _differentiate_matching(run, start, networks, target)
     total = _GradientSum(pairs)
     if run.exact:
         for step in reversed(range(run.steps)):
-            step_part = _repeat_step(encoder, run, step, step_networks.pop().to(pairs.device), pairs, at_end)
+            step_part = _repeat_step(encoder, run, step, step_networks.pop().to(pairs.device), pairs, at_end, down)
             total.add(run.plan.minibatches[step], step_part)
             at_end = at_end.moved(step_part.at_start, (1.0, 1.0))
     else:
         networks = start
         for step in range(run.steps):
-            step_part = _repeat_step(encoder, run, step, networks, pairs, at_end)
+            step_part = _repeat_step(encoder, run, step, networks, pairs, at_end, down)
             total.add(run.plan.minibatches[step], step_part)
-            networks = networks.moved(step_part.gradient, pairs.down)
+            networks = networks.moved(step_part.gradient, down)
     return StepLoss(matched_loss, fractions, student_losses, total.gradients)
 
 
@@ -117,9 +118,18 @@ def _student_gradient(
 
 
 def _repeat_step(
-    encoder: TrainedEncoder, run: StudentRun, step: int, networks: Networks, pairs: LearnedPairs, at_end: Networks
+    encoder: TrainedEncoder,
+    run: StudentRun,
+    step: int,
+    networks: Networks,
+    pairs: LearnedPairs,
+    at_end: Networks,
+    down: tuple[float, float],
 ) -> _StepGradient:
-    """Repeat a student step, and return its part of the gradient: g, and the derivatives of <g, v> for v = -η λ."""
+    """Repeat a student step, and return its part of the gradient: g, and the derivatives of <g, v> for v = -η λ.
+
+    `down` is -η of both sides, read once for all steps.
+    """
     index = run.plan.minibatches[step]
     encoded, text = EncodedImages(encoder, networks.image, pairs.images[index]), leaves(networks.text)
     texts = pairs.texts[index].requires_grad_()
@@ -129,7 +139,7 @@ def _repeat_step(
     loss = _student_step(run, step)(encoded.features, text, texts, similarity, parameters)
     at_features, *at_text = torch.autograd.grad(loss, [encoded.features, *text.values()], create_graph=True)
     at_text = dict(zip(text, at_text, strict=True))
-    direction = at_end.scaled(pairs.down)
+    direction = at_end.scaled(down)
     image_derivatives = encoded.derivatives_along(at_features.detach(), direction.image, with_weights=run.exact)
     slope = (at_features * image_derivatives.feature_changes).sum() + inner(at_text, direction.text)
     other_tensors = {f"similarity.{name}": factor for name, factor in factors.items()}
@@ -155,7 +165,7 @@ def _repeat_step(
 
 def _differentiate_matching(
     run: StudentRun, start: Networks, end: Networks, target: Networks
-) -> tuple[float, dict[str, float], Networks]:
+) -> tuple[Number, Mapping[str, Number], Networks]:
     """Return the matching loss, its fractions, and λ, its gradient at the student's end."""
     end = Networks(leaves(end.image), leaves(end.text))
     end_distances, start_distances = (
@@ -164,12 +174,12 @@ def _differentiate_matching(
     )
     require_moved(start_distances.values())
     loss = matching_loss(end_distances, start_distances, merged=run.merged)
-    fractions = {f"loss/{side}": float(end_distances[side].detach() / start_distances[side]) for side in run.matched}
+    fractions = {f"loss/{side}": end_distances[side].detach() / start_distances[side] for side in run.matched}
     end_weights = [*end.image.values(), *end.text.values()]
     gradients = torch.autograd.grad(loss, end_weights, materialize_grads=True)
     image, text = gradients[: len(end.image)], gradients[len(end.image) :]
     at_end = Networks(dict(zip(end.image, image, strict=True)), dict(zip(end.text, text, strict=True)))
-    return float(loss.detach()), fractions, at_end
+    return loss.detach(), fractions, at_end
 
 
 class _GradientSum:

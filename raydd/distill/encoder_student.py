@@ -41,6 +41,11 @@ class Networks(NamedTuple):
         """Return factors · self, with one factor for each side."""
         return Networks(scaled(self.image, factors[0]), scaled(self.text, factors[1]))
 
+    @property
+    def nbytes(self) -> int:
+        """Size of all weights in bytes."""
+        return sum(weight.nbytes for weights in self for weight in weights.values())
+
     def to(self, device: str) -> "Networks":
         """Return the same networks on a device."""
         return Networks(*({name: weight.to(device) for name, weight in weights.items()} for weights in self))

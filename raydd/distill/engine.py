@@ -26,7 +26,7 @@ from raydd.distill.draws import step_seed
 from raydd.distill.heads_gradient import StepLosses
 from raydd.distill.image_variables import DistillationStep, ImageVariable
 from raydd.distill.losses import find_loss
-from raydd.distill.matching import LearnedPairs, StepLoss
+from raydd.distill.matching import LearnedPairs, StepLoss, read_numbers
 from raydd.distill.objectives import OBJECTIVES, ObjectiveInputs, RealPairs
 from raydd.distill.objectives.trajectory import DIVERGED
 from raydd.distill.outer_step import OuterStep, StepNumbers
@@ -197,8 +197,7 @@ class Distillation:
         self, step_loss: StepLoss, gradients: Mapping[str, Tensor], rates: Float[Tensor, "2"]
     ) -> dict[str, float]:
         norms = {name: gradient.norm() for name, gradient in gradients.items()} | step_loss.norms
-        metrics = metrics_by_name(step_loss, norms, rates, self.variables)
-        return {name: float(value) for name, value in metrics.items()}
+        return read_numbers(metrics_by_name(step_loss, norms, rates, self.variables))
 
     def _move_variables(self, gradients: Mapping[str, Tensor]) -> None:
         """Move each variable down its gradient, and pull out-of-range values back."""

@@ -22,7 +22,7 @@ from torch import Generator, Tensor
 from raydd.config import ExpertsConfig
 from raydd.data.features import SplitFeatures
 from raydd.device import in_tf32, sent
-from raydd.distill.heads import Head, dropout_mask, head_size, initial_heads, reduced, split_heads, taps, to_sphere
+from raydd.distill.heads import Head, dropout_mask, head_size, initial_heads, on, reduced, split_heads, taps, to_sphere
 from raydd.distill.losses import find_loss
 from raydd.distill.products import add_product_
 from raydd.distill.trajectories import Trajectories, extend
@@ -32,7 +32,9 @@ from raydd.store import Record
 VERSION = 2  # 2: sealed to their place
 MOST_AT_ONCE = 8  # experts side by side; with more, matrix products take the time, not kernel launches
 _STEPS_PER_MASK_DRAW = 8  # steps whose dropout masks are drawn together
-_COPIES = 3  # copies of an expert's parameters in memory: the weights, and products that are added to them
+# Copies of an expert's parameters in memory: the weights, products that are added to them, the initial and the rounded
+# state.
+_COPIES = 5
 Heads = tuple[Head, Head]  # image head, text head
 
 
@@ -55,9 +57,9 @@ class Experts(Trajectories[Heads]):
         return _draw_initial_heads(self.image_width, self.text_width, self.width, self.first_seed + expert)
 
     def differences(self, start: Heads, state: Heads) -> dict[str, Float[Tensor, "P"]]:
-        """Return the differences of all parameters of each head, flat."""
+        """Return the differences of all parameters of each head, flat; both states are on one device."""
         sides = zip(("image", "text"), state, start, strict=True)
-        return {side: head.flat().cpu() - initial.flat() for side, head, initial in sides}
+        return {side: head.flat() - initial.flat() for side, head, initial in sides}
 
     def moved(self, start: Heads, differences: Mapping[str, Float[Tensor, "P"]]) -> Heads:
         """Return both heads after adding these differences."""
@@ -84,6 +86,7 @@ def train_experts(
     snapshot_epochs: Collection[int],
     *,
     device: str,
+    at_once: int = 0,
     on_epoch: Callable[[int, int, float], None] = lambda expert, epoch, loss: None,
 ) -> None:
     """Train experts on from their last useful snapshots, and store the snapshots of `snapshot_epochs` that are missing.
@@ -98,6 +101,7 @@ def train_experts(
         recipe: settings of SGD, on InfoNCE as published or on `experts.loss`.
         snapshot_epochs: epochs after which a snapshot is wanted.
         device: where to compute.
+        at_once: how many train side by side; 0: one on a CPU, as many as fit on a GPU.
         on_epoch: called after each epoch of an expert with the expert, the epoch and its mean loss.
 
     Raises:
@@ -112,8 +116,13 @@ def train_experts(
         losses = train_epoch_(image, text, features, recipe, epoch=epoch, seeds=seeds, device=device)
         return losses.reshape(-1).tolist(), list(zip(split_heads(image), split_heads(text), strict=True))
 
-    at_once = 1 if device == "cpu" else most_at_once(experts, free_bytes(device))
-    extend(experts, numbers, snapshot_epochs, train_epoch, at_once=at_once, on_epoch=on_epoch)
+    at_once = at_once or (1 if device == "cpu" else most_at_once(experts, free_bytes(device)))
+
+    def on_device(heads: Heads) -> Heads:
+        image, text = heads
+        return on(image, device), on(text, device)
+
+    extend(experts, numbers, snapshot_epochs, train_epoch, at_once=at_once, on_epoch=on_epoch, on_device=on_device)
 
 
 def most_at_once(experts: Experts, available_bytes: int) -> int:

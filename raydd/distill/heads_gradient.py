@@ -137,11 +137,10 @@ def heads_gradient(run: StudentRun, leg: Leg, pairs: LearnedPairs) -> StepLoss:
     plans = Plans.of([run.plan], pairs.device, dtype)
     alone = StudentRuns(plans, run.loss, temperature, similarity.kind, alpha, run.exact, run.matched, run.merged)
     losses = matching_losses(alone, [leg], {name: tensor[None] for name, tensor in pairs.tensors.items()})
-    values = torch.cat([losses.loss, *losses.fractions.values(), *losses.student_losses])
-    loss, *others = values.tolist()  # read together, since each reading waits for the device
-    fractions = dict(zip(losses.fractions, others, strict=False))
-    gradients = {name: gradient[0] for name, gradient in losses.gradients.items()}
-    return StepLoss(loss, fractions, others[len(fractions) :], gradients)
+    fractions, gradients = (
+        {name: of_one[0] for name, of_one in tensors.items()} for tensors in (losses.fractions, losses.gradients)
+    )
+    return StepLoss(losses.loss[0], fractions, [loss[0] for loss in losses.student_losses], gradients)
 
 
 def matching_losses(run: StudentRuns, legs: Sequence[Leg], pairs: Mapping[str, Tensor]) -> StepLosses:

@@ -8,7 +8,7 @@ Letters: N synthetic pairs, S side in pixels, d width of the image encoder.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from raydd.config import DistillConfig
-from raydd.device import on_all_cores
+from raydd.device import in_tf32, on_all_cores, sent
 from raydd.distill.crops import crop_images, draw_crops
 from raydd.distill.encoder_gradient import matching_gradient
 from raydd.distill.encoder_passes import TrainedEncoder
@@ -182,8 +182,10 @@ class LearnedPixels(ImageVariable):
             return step.loss_of(replace(pairs, images=self._features))
         if self._encoded is None:
             count, least_area = len(pairs.images), self._least_crop
-            crops = draw_crops(count, least_area, step.crops_seed).to(pairs.device) if least_area < 1 else None
-            self._encoded = EncodedPixels(self._encode_centred, pairs.images, self._batch, step.used(), crops)
+            crops = sent(draw_crops(count, least_area, step.crops_seed), pairs.device) if least_area < 1 else None
+            self._encoded = EncodedPixels(
+                self._encode_centred, pairs.images, self._batch, step.used(), crops, learned=pairs.images.requires_grad
+            )
         encoded, learned = self._encoded, pairs.images.requires_grad
         features = encoded.features if learned else encoded.features.detach()
         step_loss = step.loss_of(replace(pairs, images=features))
@@ -192,7 +194,7 @@ class LearnedPixels(ImageVariable):
             self._pending_gradient = (
                 at_features if self._pending_gradient is None else self._pending_gradient + at_features
             )
-            step_loss = replace(step_loss, norms={"image": float(at_features.norm())})
+            step_loss = replace(step_loss, norms={"image": at_features.norm()})
             if step.last_of_encoding:
                 step_loss.gradients["image"] = encoded.gradient(self._pending_gradient)
         if step.last_of_encoding:
@@ -260,6 +262,7 @@ def _round_to_eight_bits(
     return pixels.cpu(), _encode_in_batches(pixels.float() / 255, encode, batch)
 
 
+@in_tf32()
 def _encode_in_batches(pixels: Float[Tensor, "N 3 S S"], encode: Encode, batch: int) -> Float[Tensor, "N d"]:
     """Return the features of pixels from 0 to 1, without a graph."""
     with torch.no_grad():
@@ -273,6 +276,7 @@ class EncodedPixels:
     batch always keeps it. Other batches are encoded without a graph, and encoded again in `gradient`.
     """
 
+    @in_tf32()
     def __init__(
         self,
         encode: Encode,
@@ -280,6 +284,8 @@ class EncodedPixels:
         batch: int,
         used: Int[Tensor, "U"] | None = None,
         crops: Float[Tensor, "N 2 3"] | None = None,
+        *,
+        learned: bool = True,
     ) -> None:
         """Encode the pixels.
 
@@ -289,19 +295,16 @@ class EncodedPixels:
             batch: largest number of images whose graph fits in memory.
             used: the images that are needed; None: all. The features of the other images are zeros.
             crops: the crop of each image that the encoder sees; None: the whole images.
+            learned: whether `gradient` will be called; if not, no graph is kept.
         """
-        used = torch.arange(len(pixels), device=pixels.device) if used is None else used.to(pixels.device)
+        used = torch.arange(len(pixels)) if used is None else used
+        used = sent(used, str(pixels.device))
         self._encode, self._crops = encode, crops
         self._pixels, self._device = pixels.detach(), pixels.device.type
-        first_batch, *other_batches = used.split(batch)
-        most_bytes = kept_bytes(str(pixels.device))
-        first_encoded, nbytes = kept_by_autograd(lambda: self._encode_with_graph(first_batch))
-        num_kept = most_bytes // max(1, nbytes) - 1 if nbytes < most_bytes else 0
-        self._kept_batches = [
-            first_encoded,
-            *on_all_cores(self._encode_with_graph, other_batches[:num_kept], self._device),
-        ]
-        self._other_batches = other_batches[num_kept:]
+        batches = used.split(batch)
+        # A CPU takes the same way without a gradient, since features with a graph differ in their last bits.
+        self._kept_batches = self._encode_keeping_graphs(batches) if learned or self._device == "cpu" else []
+        self._other_batches = batches[len(self._kept_batches) :]
         # no_grad applies to a single thread, so each thread has to enter it.
         other_features = on_all_cores(
             torch.no_grad()(lambda index: self._encode_images(self._pixels[index], index)),
@@ -312,7 +315,17 @@ class EncodedPixels:
         self.features = (
             features.new_zeros(len(pixels), features.shape[1]).index_copy_(0, used, features).requires_grad_()
         )
+        if not learned:
+            self._kept_batches = []
 
+    def _encode_keeping_graphs(self, batches: Sequence[Int[Tensor, "_"]]) -> list["_EncodedBatch"]:
+        """Encode the first batch, and as many of the others as may keep their graphs."""
+        most_bytes = kept_bytes(str(self._pixels.device))
+        first_encoded, nbytes = kept_by_autograd(lambda: self._encode_with_graph(batches[0]))
+        num_kept = most_bytes // max(1, nbytes) - 1 if nbytes < most_bytes else 0
+        return [first_encoded, *on_all_cores(self._encode_with_graph, batches[1 : 1 + num_kept], self._device)]
+
+    @in_tf32()
     def gradient(self, at_features: Float[Tensor, "N d"]) -> Float[Tensor, "N 3 H W"]:
         """Return the gradient at the pixels, given the one at the features. Can be called only once."""
         gradient = torch.zeros_like(self._pixels)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from raydd.device import in_tf32
 from raydd.distill.image_variables import Encode
 from raydd.errors import NonFiniteError
 
@@ -20,6 +21,7 @@ _BETAS = (0.8, 0.8)
 _DECAY_FRACTION = 0.4  # fraction of the steps, at the end, over which the learning rate falls to zero
 
 
+@in_tf32()
 def pixels_of_features(
     start: UInt8[Tensor, "N 3 H W"],
     target: Float[Tensor, "N d"],

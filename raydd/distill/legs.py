@@ -7,6 +7,7 @@ once, as long as all cached legs fit into a limit in bytes; otherwise the least 
 Letters: K students side by side, D width of the shared space, d and e encoder widths.
 """
 
+import functools
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ class Legs:
         """
         self._device, self._most_bytes = device, most_bytes
         self._cached_legs: OrderedDict[tuple[str, ...], Leg] = OrderedDict()
+        self._nbytes = 0  # of all cached legs
 
     @classmethod
     def on(cls, device: str) -> Self:
@@ -120,13 +122,15 @@ class Legs:
             record.folder,
             *(experts.name(expert, snapshot_epoch) for snapshot_epoch in (epoch, *targets)),
         )
-        leg = self._cached_legs.pop(key, None) or Leg.read(experts, expert, epoch, targets, self._device)
+        if leg := self._cached_legs.get(key):
+            self._cached_legs.move_to_end(key)
+            return leg
+        leg = Leg.read(experts, expert, epoch, targets, self._device)
         self._cached_legs[key] = leg
-        while (
-            len(self._cached_legs) > 1
-            and sum(cached.nbytes for cached in self._cached_legs.values()) > self._most_bytes
-        ):
-            self._cached_legs.popitem(last=False)
+        self._nbytes += leg.nbytes
+        while len(self._cached_legs) > 1 and self._nbytes > self._most_bytes:
+            _, dropped = self._cached_legs.popitem(last=False)
+            self._nbytes -= dropped.nbytes
         return leg
 
     def keep(self, experts: Trajectories[Heads], epochs: Iterable[int], ahead: tuple[int, int]) -> None:
@@ -140,6 +144,12 @@ class Legs:
         for expert, epoch in leg_starts:
             if self.get(experts, expert, epoch, ahead).nbytes * len(leg_starts) > self._most_bytes:
                 return
+
+
+@functools.cache
+def shared_legs(device: str) -> Legs:
+    """Return the cache of this process for a device, which its trials share; `cache_clear` frees its memory."""
+    return Legs.on(device)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from raydd.distill.losses import Loss
 from raydd.distill.similarity import Similarity
 from raydd.distill.student import StudentPlan
 
+Number = float | Float[Tensor, ""]
+
 
 @dataclass(frozen=True)
 class LearnedPairs:
@@ -90,23 +92,43 @@ class StudentRun:
 
 @dataclass(frozen=True)
 class StepLoss:
-    """A distillation step's loss and its gradient."""
+    """A distillation step's loss and its gradient. Its numbers stay on the device until `read_numbers` reads them."""
 
-    loss: float
-    fractions: dict[str, float]
+    loss: Number
+    fractions: Mapping[str, Number]
     """Parts of the loss: one for each matched side, `loss/image` and `loss/text`, or the parts of another objective."""
-    student_losses: list[float]
+    student_losses: list[Number]
     """The student's loss before each of its steps; empty if no student is trained."""
     gradients: dict[str, Tensor]
     """Gradients by the names of `LearnedPairs.tensors`; tensors without a gradient are left out."""
-    norms: dict[str, float] = field(default_factory=dict)
+    norms: dict[str, Number] = field(default_factory=dict)
     """Norms to report instead of the norms of `gradients` (see `LearnedPixels`)."""
 
     @classmethod
     def of(cls, loss: Float[Tensor, ""], pairs: LearnedPairs, parts: Mapping[str, Tensor]) -> Self:
         """Return a loss without students, with its gradient at each tensor of the pairs that requires one."""
-        fractions = {f"loss/{name}": float(part.detach()) for name, part in parts.items()}
-        return cls(float(loss.detach()), fractions, [], gradients_at(pairs.tensors, loss))
+        fractions = {f"loss/{name}": part.detach() for name, part in parts.items()}
+        return cls(loss.detach(), fractions, [], gradients_at(pairs.tensors, loss))
+
+    def read(self) -> "StepLoss":
+        """Return the same with Python's numbers; waits for the device once."""
+        students = {f"student/{step}": loss for step, loss in enumerate(self.student_losses)}
+        norms = {f"norm/{name}": norm for name, norm in self.norms.items()}
+        read = read_numbers({"loss": self.loss, **self.fractions, **students, **norms})
+        return StepLoss(
+            read["loss"],
+            {name: read[name] for name in self.fractions},
+            [read[name] for name in students],
+            self.gradients,
+            {name: read[f"norm/{name}"] for name in self.norms},
+        )
+
+
+def read_numbers(numbers: Mapping[str, Number]) -> dict[str, float]:
+    """Return numbers of which some are tensors as Python's numbers; waits for the device once."""
+    tensors = {name: number.detach() for name, number in numbers.items() if isinstance(number, Tensor)}
+    read = dict(zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True)) if tensors else {}
+    return {name: read[name] if name in read else float(number) for name, number in numbers.items()}
 
 
 def matching_loss(

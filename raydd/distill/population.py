@@ -19,7 +19,7 @@ from raydd.distill.draws import StepDraws
 from raydd.distill.engine import Distillation, require_finite
 from raydd.distill.experts import Experts
 from raydd.distill.image_variables import LearnedFeatures
-from raydd.distill.legs import Leg, Legs
+from raydd.distill.legs import Leg, Legs, shared_legs
 from raydd.distill.objectives.trajectory import TrajectoryMatching
 from raydd.distill.stack import Stack
 from raydd.distill.synthetic import SyntheticSet
@@ -187,12 +187,13 @@ def steps_of(distillation: Distillation) -> Callable[[int], News]:
     """Return a function that takes a number of steps of one distillation and returns their news; it stops on failure.
 
     On a GPU the distillation steps in a population of one if it can: then steps wait for nothing, and their metrics are
-    read together. Afterwards the distillation has the state after those steps. Otherwise it takes its own steps.
+    read together. Afterwards the distillation has the state after those steps. Its legs stay in memory for the next
+    distillation of this process. Otherwise it takes its own steps.
     """
     batched = isinstance(distillation.objective, TrajectoryMatching) and isinstance(distillation.image, LearnedFeatures)
     if not batched or steps_per_read(distillation.device) == 1:
         return lambda steps: _take_own_steps(distillation, steps)
-    population = Population(distillation.device)
+    population = Population(distillation.device, shared_legs(distillation.device))
     slot = population.fill(distillation)
 
     def take_steps(steps: int) -> News:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from raydd.config import ExpertsConfig
@@ -48,7 +49,10 @@ class Trajectories(ABC, Generic[State]):
         Raises:
             RecordError: the snapshot is missing from the store, or damaged.
         """
-        start = self.initial(expert)
+        return self.from_start(self.initial(expert), expert, epoch)
+
+    def from_start(self, start: State, expert: int, epoch: int) -> State:
+        """Return an expert's state after an epoch, as `snapshot` does, given its initial state, on the CPU."""
         return start if epoch == 0 else self.moved(start, self.record.map_tensors(self.name(expert, epoch)))
 
     def rounded(self, expert: int, start: State, state: State) -> tuple[dict[str, Tensor], State]:
@@ -57,13 +61,13 @@ class Trajectories(ABC, Generic[State]):
         Args:
             expert: its number, for the error.
             start: the expert's initial state.
-            state: its state now.
+            state: its state now. Rounding gives the same on every device.
 
         Raises:
             NonFiniteError: a difference is not finite in half precision.
         """
         stored = {name: difference.half() for name, difference in self.differences(start, state).items()}
-        if not all(bool(difference.isfinite().all()) for difference in stored.values()):
+        if not bool(torch.stack([difference.isfinite().all() for difference in stored.values()]).all()):
             raise NonFiniteError(f"Expert {expert} left the range of half precision. Lower {self.rates}.")
         return stored, self.moved(start, stored)
 
@@ -102,6 +106,7 @@ def extend(
     *,
     at_once: int = 1,
     on_epoch: Callable[[int, int, float], None] = lambda expert, epoch, loss: None,
+    on_device: Callable[[State], State] = lambda state: state,
 ) -> None:
     """Train experts on from their last useful snapshots, and store the snapshots of `snapshot_epochs` that are missing.
 
@@ -112,6 +117,7 @@ def extend(
         train_epoch: takes states, the epoch's number and each state's seed; returns mean losses and new states.
         at_once: how many experts `train_epoch` takes; the experts of one call lack the same epochs.
         on_epoch: called after each epoch of an expert with the expert, the epoch and its mean loss.
+        on_device: copies a state to the device where states stay between epochs; only snapshots return to the CPU.
 
     Raises:
         NonFiniteError: an expert's loss became NaN or infinite.
@@ -124,7 +130,8 @@ def extend(
             groups.setdefault((begin, missing_epochs), []).append(expert)
     for (begin, missing_epochs), numbers in groups.items():
         for first in range(0, len(numbers), at_once):
-            _train_group(trajectories, numbers[first : first + at_once], begin, missing_epochs, train_epoch, on_epoch)
+            group = numbers[first : first + at_once]
+            _train_group(trajectories, group, begin, missing_epochs, train_epoch, on_epoch, on_device)
 
 
 def epoch_seed(first_seed: int, expert: int, epoch: int) -> int:
@@ -139,10 +146,15 @@ def _train_group(
     snapshot_epochs: Collection[int],
     train_epoch: Callable[[Sequence[State], int, Sequence[int]], tuple[Sequence[float], Sequence[State]]],
     on_epoch: Callable[[int, int, float], None],
+    on_device: Callable[[State], State],
 ) -> None:
     """Train experts together, from their snapshots after epoch `begin` to the last epoch of `snapshot_epochs`."""
-    states: Sequence[State] = [trajectories.snapshot(expert, begin) for expert in experts]
-    starts = [trajectories.initial(expert) for expert in experts]
+    initial = [trajectories.initial(expert) for expert in experts]
+    states: Sequence[State] = [
+        on_device(trajectories.from_start(start, expert, begin)) for expert, start in zip(experts, initial, strict=True)
+    ]
+    starts = [on_device(start) for start in initial]
+    del initial
     for epoch in range(begin + 1, max(snapshot_epochs) + 1):
         seeds = [epoch_seed(trajectories.first_seed, expert, epoch) for expert in experts]
         losses, trained = train_epoch(states, epoch, seeds)
@@ -156,5 +168,6 @@ def _train_group(
             stored, rounded = trajectories.rounded(expert, start, state)
             states.append(rounded)
             if epoch in snapshot_epochs:
-                trajectories.record.write_tensors(trajectories.name(expert, epoch), stored)
+                on_cpu = {name: difference.cpu() for name, difference in stored.items()}
+                trajectories.record.write_tensors(trajectories.name(expert, epoch), on_cpu)
             on_epoch(expert, epoch, loss)

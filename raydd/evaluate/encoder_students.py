@@ -11,6 +11,7 @@ from jaxtyping import Float, Float16, Int, UInt8
 from torch import Generator, Tensor
 
 from raydd.config import StudentsConfig
+from raydd.device import in_tf32
 from raydd.distill.encoder_passes import TrainedEncoder, Weights, leaves
 from raydd.distill.encoder_student import Networks, loss_and_gradient
 from raydd.distill.heads import Head, dropout_mask, initial_head, project, to_sphere
@@ -67,30 +68,31 @@ def train_student(
     for epoch, factor in enumerate(rate_factors(recipe)):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-        for _ in range(math.ceil(len(pixels) / size)):
-            batch = torch.randperm(len(pixels), generator=batch_generator)[:size].to(device)
+        with in_tf32():  # scores are not rounded
+            for _ in range(math.ceil(len(pixels) / size)):
+                batch = torch.randperm(len(pixels), generator=batch_generator)[:size].to(device)
 
-            def loss_of(
-                features: Float[Tensor, "B d"], text: Weights, batch: Int[Tensor, "B"] = batch
-            ) -> Float[Tensor, ""]:
-                dropout = dropout_mask((size, width), recipe.dropout, mask_generator)
-                text_embeddings = to_sphere(project(Head(**text), texts[batch], dropout))
-                logits = to_sphere(features) @ text_embeddings.T / temperature
-                return loss_function(logits, similarity[batch][:, batch], loss_parameters)
+                def loss_of(
+                    features: Float[Tensor, "B d"], text: Weights, batch: Int[Tensor, "B"] = batch
+                ) -> Float[Tensor, ""]:
+                    dropout = dropout_mask((size, width), recipe.dropout, mask_generator)
+                    text_embeddings = to_sphere(project(Head(**text), texts[batch], dropout))
+                    logits = to_sphere(features) @ text_embeddings.T / temperature
+                    return loss_function(logits, similarity[batch][:, batch], loss_parameters)
 
-            loss, direction = loss_and_gradient(encoder, networks, pixels[batch] / 255, loss_of)
-            if not bool(loss.isfinite()):
-                raise NonFiniteError(
-                    f"A student diverged at the learning rates {pairs.rate_image:.3g} and {pairs.rate_text:.3g}. "
-                    "If a distillation learned them, lower its distill.encoder_rate or distill.start_rate."
-                )
-            gradients = [*direction.image.values(), *direction.text.values()]
-            for weight, gradient in zip((*sides[0], *sides[1]), gradients, strict=True):
-                # The fused step reads both in the order of their memory, which can differ: a convolution over
-                # channels-last images gives its gradient in that order.
-                same_order = gradient.stride() == weight.stride()
-                weight.grad = gradient if same_order else torch.empty_like(weight).copy_(gradient)
-            optimizer.step()
+                loss, direction = loss_and_gradient(encoder, networks, pixels[batch] / 255, loss_of)
+                if not bool(loss.isfinite()):
+                    raise NonFiniteError(
+                        f"A student diverged at the learning rates {pairs.rate_image:.3g} and {pairs.rate_text:.3g}. "
+                        "If a distillation learned them, lower its distill.encoder_rate or distill.start_rate."
+                    )
+                gradients = [*direction.image.values(), *direction.text.values()]
+                for weight, gradient in zip((*sides[0], *sides[1]), gradients, strict=True):
+                    # The fused step reads both in the order of their memory, which can differ: a convolution over
+                    # channels-last images gives its gradient in that order.
+                    same_order = gradient.stride() == weight.stride()
+                    weight.grad = gradient if same_order else torch.empty_like(weight).copy_(gradient)
+                optimizer.step()
         on_epoch(epoch, lambda: networks)
     return Networks(*({name: weight.detach() for name, weight in side.items()} for side in networks))
 
@@ -111,11 +113,15 @@ def hits_of_networks(
     """
     networks = networks.to(device)
     with torch.inference_mode():
-        image_embeddings = torch.cat([to_sphere(encoder(networks.image, batch.to(device) / 255)) for batch in images])
+        with in_tf32():
+            image_embeddings = torch.cat(
+                [to_sphere(encoder(networks.image, pixels.to(device) / 255)) for pixels in images]
+            )
         text_embeddings = to_sphere(project(Head(**networks.text), texts.to(device, torch.float32)))
         return retrieval_hits(image_embeddings, text_embeddings, image_of_text.to(device))
 
 
+@in_tf32()
 def embed_pairs(
     encoder: TrainedEncoder, networks: Networks, pairs: SyntheticSet, *, device: str = "cpu"
 ) -> tuple[Float[Tensor, "N d"], Float[Tensor, "N d"]]:

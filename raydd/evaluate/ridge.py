@@ -9,7 +9,6 @@ of the penalty for each side.
 Letters: N pairs, d and e encoder widths.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from raydd.distill.objectives.real_pairs import standardised
 from raydd.distill.objectives.ridge import regressed
 from raydd.distill.synthetic import SyntheticSet
 from raydd.evaluate.retrieval import retrieval_scores
+from raydd.evaluate.students import rows_of
 
 STRENGTH = 1.0  # of the penalty, in units of a row's mean squared length; 0.1 and 10 ranked the demo's sets no better
 
@@ -28,6 +28,8 @@ def ridge_scores(
     split: SplitFeatures,
     image_spread: Float[Tensor, "2 d"],
     text_spread: Float[Tensor, "2 e"],
+    *,
+    device: str = "cpu",
 ) -> dict[str, float]:
     """Return the retrieval scores, in percent, of a set's closed-form student.
 
@@ -40,17 +42,18 @@ def ridge_scores(
         split: features to score on.
         image_spread: mean and standard deviation of each real image feature, for standardising the rows.
         text_spread: the same for the text features.
+        device: where to compute, in double precision; the split's features may be there already.
 
     Raises:
         NonFiniteError: the set has features that are not finite.
     """
-    similarity = pairs.similarity.matrix().double().cpu()
-    images = split.images.gather(torch.arange(split.images.shape[0]), 0)
+    similarity = pairs.similarity.matrix().to(device).double()
+    images, texts, image_of_text = rows_of(split, device)
 
     def onto_pairs(real: Tensor, learned: Tensor, spread: Tensor) -> Float[Tensor, "n N"]:
-        real_rows, pair_rows = (standardised(features.double().cpu(), spread) for features in (real, learned))
+        real_rows, pair_rows = (standardised(features.to(device).double(), spread) for features in (real, learned))
         return regressed(real_rows, pair_rows, STRENGTH)
 
     image_embeddings = onto_pairs(images, pairs.image_features, image_spread) @ similarity
-    text_embeddings = onto_pairs(split.texts.whole(), pairs.text_features, text_spread)
-    return retrieval_scores(to_sphere(image_embeddings), to_sphere(text_embeddings), split.image_of_text)
+    text_embeddings = onto_pairs(texts, pairs.text_features, text_spread)
+    return retrieval_scores(to_sphere(image_embeddings), to_sphere(text_embeddings), image_of_text)

@@ -216,13 +216,22 @@ def rate_factors(recipe: StudentsConfig) -> list[float]:
 
 
 def hits_of_heads(image: Head, text: Head, split: SplitFeatures, *, device: str = "cpu") -> list[Int[Tensor, "I 7"]]:
-    """Return what one student, or each of several side by side, finds on cached features (`retrieval_hits`)."""
-    image_features = split.images.gather(torch.arange(split.images.shape[0]), 0).to(device)
-    text_features = split.texts.whole().float().to(device)
+    """Return what one student, or each of several side by side, finds on cached features (`retrieval_hits`).
+
+    The features may be on the CPU, or already on the device (`SplitFeatures.on`).
+    """
+    image_features, text_features, image_of_text = rows_of(split, device)
     hits = []
     for image_head, text_head in zip(split_heads(image), split_heads(text), strict=True):
         with torch.inference_mode():
             image_embeddings = embed(on(image_head, device), image_features)
             text_embeddings = embed(on(text_head, device), text_features)
-            hits.append(retrieval_hits(image_embeddings, text_embeddings, split.image_of_text.to(device)))
+            hits.append(retrieval_hits(image_embeddings, text_embeddings, image_of_text))
     return hits
+
+
+def rows_of(split: SplitFeatures, device: str) -> tuple[Float[Tensor, "I d"], Float[Tensor, "C e"], Int[Tensor, "C"]]:
+    """Return a split's image features, one view each, its text features and each caption's image, on a device."""
+    image_rows = torch.arange(split.images.shape[0], device=split.image_of_text.device)
+    images = split.images.gather(image_rows, 0).to(device)
+    return images, split.texts.whole().float().to(device), split.image_of_text.to(device)

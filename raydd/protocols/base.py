@@ -37,7 +37,7 @@ from raydd.data import (
 )
 from raydd.data.encoders import resized
 from raydd.data.images import ImageSource
-from raydd.device import device_of, images_at_once
+from raydd.device import device_of, images_at_once, in_tf32
 from raydd.distill.engine import Distillation
 from raydd.distill.selections.evidence import require_enough_images
 from raydd.distill.synthetic import SyntheticSet
@@ -374,11 +374,15 @@ class Workbench(ABC, Generic[Networks]):
         """Return val scores of a set's closed-form student; None if the protocol has none (`closed_form`)."""
 
     @abstractmethod
+    def on_device(self, networks: Networks) -> Networks:
+        """Return networks on the workbench's device; those that are there are not copied."""
+
+    @abstractmethod
     def embed(self, snapshot: Networks, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
         """Embed a set's images and texts in the shared space of an expert's snapshot, on the unit sphere.
 
         The snapshot must not be `finished`: image features are taken minus the set's own centre, so that the features
-        of train are not read.
+        of train are not read. The result is on the CPU.
         """
 
     @abstractmethod
@@ -423,8 +427,10 @@ class Workbench(ABC, Generic[Networks]):
         """
         experts, epoch = self.open_experts(), self.config.distill.expert_epochs[-1]
         self.ensure_expert(experts, 0)
+        version = self.store.root, experts.record.folder, experts.name(0, epoch), self.device
+        networks = self.opened.latest("collapse", version, lambda: self.on_device(experts.snapshot(0, epoch)))
         similarities = encoder_similarities(pairs.image_features, pairs.text_features)
-        return collapse_measures(*self.embed(experts.snapshot(0, epoch), pairs)) | similarities
+        return collapse_measures(*self.embed(networks, pairs)) | similarities
 
     def finished(self, snapshot: Networks) -> Networks:
         """Return an expert's snapshot as networks that `hits` and the scores take, as they take students."""
@@ -474,6 +480,7 @@ class Workbench(ABC, Generic[Networks]):
         images = self.data.train.images
         return self.pixels_of([images[index] for index in pairs.start_images.tolist()], size)
 
+    @in_tf32()
     def encode_learned(self, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B d"]:
         """Return the frozen encoder's features of learned images in 0 to 1, which it sees in its own size."""
         return self.image_encoder.fast(resized(pixels, self.image_encoder.size))

@@ -18,6 +18,7 @@ from raydd.data import ImageEncoder, ImageSource, ViewsOf, load_image_encoder, o
 from raydd.data.augment import transform_of
 from raydd.data.encoders import image_identity
 from raydd.data.encoding import batches_of, workers_for
+from raydd.device import in_tf32
 from raydd.distill import encoder_experts as trajectories
 from raydd.distill.encoder_experts import EncoderExperts, minibatches
 from raydd.distill.encoder_passes import TrainedEncoder
@@ -185,7 +186,7 @@ class EncoderWorkbench(Workbench[Networks]):
         """Return real pairs with their pixels, and with the pretrained encoder's features of these pixels."""
         texts, images = self.captions.train, self.data.train.images
         pixels = self.pixels_of([images[index] for index in texts.image_of_text[captions].tolist()])
-        with torch.no_grad():
+        with torch.no_grad(), in_tf32():
             features = [
                 self.image_encoder.module(batch.to(self.device) / 255) for batch in pixels.split(self.images_at_once)
             ]
@@ -257,6 +258,10 @@ class EncoderWorkbench(Workbench[Networks]):
         """Return None: students train the image encoder, so images have no fixed features."""
         return
 
+    def on_device(self, networks: Networks) -> Networks:
+        """Return image encoder and text head on the workbench's device."""
+        return networks.to(self.device)
+
     def embed(self, snapshot: Networks, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
         """Embed the set's pixels with the encoder and its text features with the text head."""
         return embed_pairs(self.trained_encoder, snapshot, pairs, device=self.device)
@@ -293,7 +298,7 @@ class EncoderWorkbench(Workbench[Networks]):
     def embed_images(self, networks: Networks, gallery: Sequence[ImageSource]) -> Float[Tensor, "1 n D"]:
         """Embed the images with the student's encoder."""
         weights = networks.to(self.device).image
-        with torch.no_grad():
+        with torch.no_grad(), in_tf32():
             embeddings = [
                 self.trained_encoder(weights, batch.to(self.device) / 255) for batch in self._load_batches(gallery)
             ]

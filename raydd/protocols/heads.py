@@ -25,10 +25,11 @@ from raydd.data.augment import transform_of
 from raydd.data.encoders import image_identity
 from raydd.data.encoding import batches_of, encode_views, workers_for
 from raydd.data.feature_shards import views_in
+from raydd.data.features import SplitFeatures
 from raydd.distill import experts as trajectories
 from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts, Heads
-from raydd.distill.heads import Head, embed, split_heads, uncentred
+from raydd.distill.heads import Head, embed, on, split_heads, uncentred
 from raydd.distill.image_variables import ImageVariable, LearnedFeatures, LearnedPixels, Spread, kept_bytes
 from raydd.distill.objectives import RealPairs
 from raydd.distill.selections import SELECTIONS
@@ -275,19 +276,36 @@ class HeadsWorkbench(Workbench[Heads]):
 
     def hits(self, networks: Heads, split: HeldOutSplit) -> list[Int[Tensor, "I 7"]]:
         """Return what one pair of heads, or each of several side by side, finds on cached features."""
-        features = {"val": self.held_out.val, "test": self.held_out.test}[split]
-        return hits_of_heads(*networks, features, device=self.device)
+        return hits_of_heads(*networks, self._scored(split), device=self.device)
 
     def ridge_scores(self, pairs: SyntheticSet) -> ScoresOnVal:
         """Return val scores of the closed-form student on cached features."""
         features = self.features
-        return ScoresOnVal((ridge_scores(pairs, features.val, features.image_spread, features.text_spread),))
+        scores = ridge_scores(
+            pairs, self._scored("val"), features.image_spread, features.text_spread, device=self.device
+        )
+        return ScoresOnVal((scores,))
+
+    def _scored(self, split: HeldOutSplit) -> SplitFeatures:
+        """Return the features of val or test; on a GPU they are copied there once, and not for each score."""
+        features = {"val": self.held_out.val, "test": self.held_out.test}[split]
+        if self.device == "cpu":
+            return features
+        key = "scored", split, self.data.fingerprint, self.config.encoders, self.device
+        return self.opened.once(key, lambda: features.on(self.device))
+
+    def on_device(self, networks: Heads) -> Heads:
+        """Return both heads on the workbench's device."""
+        image, text = networks
+        return on(image, self.device), on(text, self.device)
 
     def embed(self, snapshot: Heads, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
         """Embed the set's features with both heads of an expert's snapshot, for which images are centred."""
-        image, text = (Head(*(parameter.cpu() for parameter in head)) for head in snapshot)
+        image, text = self.on_device(snapshot)
+        image_features, text_features = pairs.image_features.to(self.device), pairs.text_features.to(self.device)
         with torch.no_grad():
-            return embed(uncentred(image, pairs.image_centre), pairs.image_features), embed(text, pairs.text_features)
+            images = embed(uncentred(image, pairs.image_centre), image_features)
+            return images.cpu(), embed(text, text_features).cpu()
 
     memory_help: ClassVar[str] = "place.encode_batch, or set distill.images to features"
 

@@ -39,3 +39,10 @@ class Opened:
         if key not in self._values:
             self._values[key] = make()
         return self._values[key]
+
+    def latest(self, key: Hashable, version: Hashable, make: Callable[[], Value]) -> Value:
+        """Return the value of a key in one version; another version replaces it, so that only one is in memory."""
+        if key not in self._values or self._values[key][0] != version:
+            self._values.pop(key, None)
+            self._values[key] = version, make()
+        return self._values[key][1]

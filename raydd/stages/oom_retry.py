@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from raydd.distill.legs import shared_legs
 from raydd.errors import ConfigError
 from raydd.memory import peak_bytes
 from raydd.protocols import Workbench, changed
@@ -71,6 +72,10 @@ def requested_memory(error: torch.OutOfMemoryError) -> str:
 
 
 def empty_cache(device: str) -> None:
-    """Return unused cached memory to the GPU. Call it after an except block, since the error holds tensors."""
+    """Return unused cached memory to the GPU, and the experts' legs that distillations of this process share.
+
+    Call it after an except block, since the error holds tensors.
+    """
     if device.startswith("cuda"):
+        shared_legs.cache_clear()
         torch.cuda.empty_cache()

@@ -21,6 +21,7 @@ PLACES = torch.tensor([0, 2])
         lambda: HERE.nonzero(),
         lambda: HERE[HERE > 0],
         lambda: ROWS[PLACES],
+        lambda: torch.linalg.solve(torch.eye(3), HERE.T),
         lambda: HERE.to("meta"),
         lambda: torch.empty_like(ROWS).copy_(HERE),
         lambda: torch.tensor([1.0, 2.0], device="meta"),

@@ -16,7 +16,8 @@ from raydd.cluster import connect, gpus
 from raydd.cluster.gpus import Cards, cores_beside, part_of_gpu, share_of_worker, usable_cards, wanted_gpus
 from raydd.cluster.growth import Growth
 from raydd.config import Config
-from raydd.errors import ConfigError
+from raydd.device import FULL
+from raydd.errors import ConfigError, PlaceError
 from raydd.settings import with_settings
 from raydd.tuning import sweeping
 
@@ -238,6 +239,27 @@ def test_a_machine_whose_gpus_torch_cannot_use_is_left_out_and_named(ray_here, m
     monkeypatch.setattr(gpus, "_gpu_nodes", lambda: {"2": 1})
     with pytest.raises(ConfigError, match=r"^b cannot compute"):
         usable_cards()
+
+
+def test_a_card_that_is_full_is_asked_again_unless_raydd_holds_it(ray_here, monkeypatch):
+    def full(place):
+        raise PlaceError(f"The GPU {place.device} of a{FULL}. Wait.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gpus, "device_of", full)
+        found = gpus.look(1)
+    assert found.fault == f"The GPU cuda:0 of a{FULL}. Wait."
+    good = Cards("a", ("card",), (24,))
+    asked = answers_of(monkeypatch, found, good)
+    monkeypatch.setattr(gpus, "_gpu_nodes", lambda: {"1": 1})
+    with pytest.raises(ConfigError, match=r"^The GPU cuda:0 of a is full"):
+        usable_cards()
+    monkeypatch.setattr(gpus, "_holders", {"1": None})  # asked now, it would not answer
+    with pytest.raises(ConfigError, match="is full"):
+        usable_cards()
+    gpus._holders.clear()
+    assert usable_cards() == usable_cards() == [good]
+    assert asked == ["1", "1"]
 
 
 HELD = """

@@ -50,3 +50,20 @@ def test_as_many_graphs_are_kept_as_the_device_has_room_for(monkeypatch: pytest.
         monkeypatch.setattr(image_variables, "kept_bytes", {"cpu": room}.get)
         kept.append(len(EncodedPixels(encoder, torch.rand(8, 3, 8, 8), 2)._kept_batches))
     assert kept[0] == 1 < kept[1] < kept[2] <= 4
+
+
+def test_pixels_that_are_not_learned_keep_no_graph() -> None:
+    encoder = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 36, 5)).requires_grad_(False)
+    graphs = list[bool]()
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        graphs.append(pixels.requires_grad)
+        return encoder.to(pixels.device)(pixels)
+
+    pixels = torch.rand(6, 3, 8, 8)
+    encoded = EncodedPixels(encode, pixels, 2, learned=False)
+    assert encoded._kept_batches == []
+    torch.testing.assert_close(encoded.features.detach(), encoder(pixels))
+    graphs.clear()
+    EncodedPixels(encode, pixels.to("meta"), 2, learned=False)  # as on a GPU
+    assert graphs == [False] * 3

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from small_distillations import BASE, SIGLIP, TinyEncoder, begin, distillation, pixel_run, spread_of
+from small_distillations import BASE, SIGLIP, TinyEncoder, begin, begun, distillation, pixel_run, spread_of
 from small_pairs import Split
 
 from bench.counting import count_operations
-from raydd.distill import image_variables, legs
+from raydd.distill import engine, image_variables, legs
 from raydd.distill.crops import draw_crops
 from raydd.distill.draws import step_seed
 from raydd.distill.experts import Experts
-from raydd.distill.image_variables import LearnedFeatures
+from raydd.distill.image_variables import LearnedFeatures, LearnedPixels
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError, RecordError
 
@@ -244,3 +244,42 @@ def test_snapshots_are_read_once_where_they_fit_and_change_no_number(
     assert len(read) == len(set(read))
     assert steps(1) == kept
     assert len(read) > len(set(read))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"objective": "ridge", "similarity": "identity"},
+        {"images": "pixels", "least_crop": 0.5, "steps_per_encoding": 2},
+        {"images": "pixels", "least_crop": 0.5, "image_lr": 0.0},
+    ],
+    ids=["ridge", "pixels", "pixels that are not learned"],
+)
+def test_a_step_reads_its_numbers_together(
+    train_split: Split, experts: Experts, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    """`meta` stands for the GPU: reading any other number of it fails. What is copied to it is not waited for."""
+    read = list[int]()
+
+    def read_numbers(numbers: dict[str, Any]) -> dict[str, float]:
+        read.append(len(numbers))
+        return dict.fromkeys(numbers, 0.5)
+
+    monkeypatch.setattr(engine, "read_numbers", read_numbers)
+    if changes.get("images") == "pixels":
+        config = replace(BASE, **changes)
+        pixels = torch.zeros(12, 3, 4, 4, dtype=torch.uint8)
+        encoder = TinyEncoder()
+        encoder.weight = encoder.weight.to("meta")
+        image = LearnedPixels(encoder, torch.full((3, 1, 1), 0.5), 5, spread_of(train_split))
+        start = replace(begun(train_split, config), pixels=pixels)
+        run = distillation(train_split, start, experts, config, image, "meta")
+    else:
+        run = begin(train_split, experts, "meta", **changes)
+    run.step()
+    run.step()
+    read.clear()
+    counts = count_operations(run.step)
+    assert len(read) == 1
+    assert "copy to the device" not in counts.waits
+    assert "_linalg_check_errors" not in counts.waits

@@ -212,9 +212,39 @@ def test_experts_that_lack_the_same_epochs_are_trained_together(tmp_path: Path) 
     assert all(opened.has_all(expert, [2, 3]) for expert in range(4))
 
 
+def test_experts_are_drawn_once_and_only_wanted_snapshots_are_copied(
+    tmp_path: Path, train_split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between epochs the experts stay where they train, with the same rounding as on the CPU."""
+    drawn, copied, draw, copy = list[int](), list[str](), module.initial_heads, torch.Tensor.cpu
+    monkeypatch.setattr(module, "initial_heads", lambda *given: drawn.append(given[-1]) or draw(*given))
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: copied.append(str(tensor.dtype)) or copy(tensor))
+    module._draw_initial_heads.cache_clear()
+    placed = list[Heads]()
+    extend(
+        open_experts(tmp_path / "beside", count=3, first_seed=50),
+        range(3),
+        [1],
+        lambda states, *_: ([0.0] * 3, states),
+        at_once=3,
+        on_device=lambda heads: placed.append(heads) or heads,
+    )
+    assert drawn == [50, 51, 52]
+    assert len(placed) == 2 * 3  # where each starts from, and where it is
+    copied.clear()
+    opened = open_experts(tmp_path, count=3, first_seed=50)
+    module.train_experts(opened, range(3), train_split, RECIPE, [2, 4], device="cpu")
+    assert copied == ["torch.float16"] * 3 * 2 * 2  # experts, snapshots and sides
+    in_two = open_experts(tmp_path / "in two", count=3, first_seed=50)
+    for epochs in ([2], [2, 4]):
+        module.train_experts(in_two, range(3), train_split, RECIPE, epochs, device="cpu")
+    for ours, theirs in zip(opened.snapshot(2, 4), in_two.snapshot(2, 4), strict=True):
+        assert torch.equal(ours.flat(), theirs.flat())
+
+
 def test_as_many_experts_as_fit_trainside_by_side(experts: Experts) -> None:
     parameters = head_size(IMAGE_WIDTH, WIDTH) + head_size(TEXT_WIDTH, WIDTH)
-    assert [module.most_at_once(experts, room * 12 * parameters) for room in (0, 3, 100)] == [1, 3, 8]
+    assert [module.most_at_once(experts, room * 20 * parameters) for room in (0, 3, 100)] == [1, 3, 8]
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -69,7 +69,7 @@ def ours(
     found = heads_gradient(StudentRun(plan, LOSSES["wbce"], 0.5, exact), Leg.between(start, target), pairs)
     image, text, rates, similarity = (found.gradients[name] for name in tensors)
     gradients = {"image": image, "text": text, "similarity": similarity}
-    return found.loss, {**gradients, "rate_image": rates[0], "rate_text": rates[1]}
+    return found.read().loss, {**gradients, "rate_image": rates[0], "rate_text": rates[1]}
 
 
 def dense(

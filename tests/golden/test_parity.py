@@ -167,7 +167,7 @@ def test_iteration(case: Case) -> None:
         run = StudentRun(plan, loss, case.number("tau"), exact, merged=merged)
         return heads_gradient(
             run, Leg.between(start, target), LearnedPairs.of(leaves, Similarity(kind, 8, factors, alpha))
-        )
+        ).read()
 
     for merged in (False, True):
         exact, constant = gradient(exact=True, merged=merged), gradient(exact=False, merged=merged)

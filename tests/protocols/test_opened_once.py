@@ -9,12 +9,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+import torch
 from made_sets import Made, made_set, trained_set
 
 import raydd
+from bench.counting import count_operations
 from raydd import stages
 from raydd.cluster.environment import prepare_environment
-from raydd.data import pairs
+from raydd.data import SplitFeatures, pairs
+from raydd.distill.experts import Experts
+from raydd.distill.heads import Head
+from raydd.evaluate.students import rows_of
 from raydd.protocols import Opened, Workbench, base, changed, heads, open_workbench
 from raydd.settings import with_settings
 from raydd.store import Store
@@ -101,3 +106,39 @@ def test_trials_with_other_experts_leave_none_of_them_in_memory() -> None:
         changed(work, {"experts.lr": lr}).collapse(pairs)
         held.append(len(work.opened._values))
     assert held == [held[0]] * 3
+
+
+def test_collapse_reads_the_same_heads_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, read = made_set(), list[int]()
+    work = raydd.open(with_settings(made.config, {"distill.objective": "covariance"}), made.store)
+    given, snapshot = work.start(), Experts.snapshot
+    monkeypatch.setattr(Experts, "snapshot", lambda *which: read.append(which[1]) or snapshot(*which))
+    first = work.collapse(given)
+    assert changed(work, {"distill.seed": 7}).collapse(given) == work.collapse(given) == first
+    assert len(read) == 1
+    assert changed(work, {"experts.seed": 9}).collapse(given) != first
+    assert work.collapse(given) == first
+    assert len(read) == 3
+
+
+def test_a_gpu_gets_the_split_that_is_scored_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`meta` stands for the GPU."""
+    made = made_set()
+    work = raydd.open(made.config, made.store)
+    given, scored = work.start(), list[SplitFeatures]()
+    images, texts = work.embed(work.open_experts().initial(0), given)
+    on_gpu = tuple(Head(*(part.to("meta") for part in head)) for head in work.open_experts().initial(0))
+    monkeypatch.setattr(type(work), "device", "meta")
+    monkeypatch.setattr("raydd.protocols.heads.hits_of_heads", lambda *which, device: scored.append(which[2]) or [])
+    monkeypatch.setattr("raydd.protocols.heads.ridge_scores", lambda *which, device: scored.append(which[1]) or {})
+    work.hits(on_gpu, "val")
+    changed(work, {"distill.seed": 7}).hits(on_gpu, "val")
+    work.ridge_scores(given)
+    assert scored[0] is scored[1] is scored[2]
+    counts = count_operations(lambda: rows_of(scored[0], "meta"))
+    assert counts.copies == counts.waits.total() == 0
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: tensor)  # where the heads are, the set is embedded
+    assert [(side.device.type, side.shape) for side in work.embed(on_gpu, given)] == [
+        ("meta", images.shape),
+        ("meta", texts.shape),
+    ]

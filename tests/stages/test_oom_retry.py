@@ -7,11 +7,12 @@ import torch
 from stage_settings import TINY
 
 import raydd
+from raydd.distill import legs
 from raydd.errors import ConfigError
 from raydd.protocols import Workbench, heads
 from raydd.settings import load
 from raydd.stages import distilling, matching
-from raydd.stages.oom_retry import within_memory
+from raydd.stages.oom_retry import empty_cache, within_memory
 from raydd.store import Store
 
 MESSAGE = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 4.00 GiB of which 1 is free."
@@ -89,3 +90,11 @@ def test_what_does_not_fit_by_half_ends_with_its_numbers():
             within_memory(work_that_fits(8, tried), raydd.open(load(settings={"place.device": "cpu"}), Store("unused")))
         )
     assert tried == [64, 32]
+
+
+def test_memory_that_is_given_back_includes_the_experts_legs(monkeypatch: pytest.MonkeyPatch):
+    given_back = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append(legs.shared_legs.cache_info().currsize))
+    legs.shared_legs("cpu")
+    empty_cache("cuda")
+    assert given_back == [0]

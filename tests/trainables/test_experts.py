@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -90,6 +91,28 @@ def test_the_driver_asks_a_store_only_for_what_was_missing_and_a_bucket_less_oft
     with _progress_reported(work, remaining):
         pass
     assert pauses == [1.0, 15.0]
+
+
+def test_a_worker_uses_no_more_of_a_gpu_than_its_share(config, monkeypatch):
+    """A stand-in for Ray Train runs the function of a worker here, which has nothing to train."""
+    shares = []
+
+    class Trainer:
+        def __init__(self, work, train_loop_config, **_):
+            self.fit = lambda: work(train_loop_config)
+
+    context = SimpleNamespace(get_world_rank=lambda: 1, get_world_size=lambda: 2)
+    monkeypatch.setattr("ray.train.v2.api.data_parallel_trainer.DataParallelTrainer", Trainer)
+    monkeypatch.setattr("ray.train.get_context", lambda: context)
+    monkeypatch.setattr("ray.train.report", lambda found: shares.append(found["experts"]))
+    monkeypatch.setattr("raydd.cluster.connect.cluster", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr("raydd.cluster.gpus.share_of_worker", lambda *_: contextlib.nullcontext(0.25))
+    monkeypatch.setattr("raydd.cluster.worker_settings.cores_beside", lambda _: 1)
+    monkeypatch.setattr(experts_by_train, "use_gpu_share", shares.append)
+    monkeypatch.setattr(experts_by_train, "_open_diverged", lambda: None)
+    monkeypatch.setattr(experts_by_train, "_require_none_diverged", lambda _: None)
+    make_experts([raydd.open(with_settings(config, {"experts.count": 1}))], workers=4, gpus=0.25)
+    assert shares == [0.25, 0]
 
 
 @pytest.mark.slow

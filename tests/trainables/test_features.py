@@ -146,3 +146,16 @@ def test_an_actor_with_a_gpu_decodes_on_its_share_of_the_cores(config, monkeypat
     work = raydd.open(with_settings(config, {"place.threads": 0, "place.device": "auto"}))
     make_features(work, workers=2, gpus=1.0)
     assert asked == [(8, 1.0, 8, "cuda")]
+
+
+def test_an_actor_uses_no_more_of_a_gpu_than_its_share(config, monkeypatch):
+    calls = []
+    monkeypatch.setattr(features, "use_gpu_share", calls.append, raising=False)
+    monkeypatch.setattr(features, "device_of", lambda place: calls.append("device") or "cpu")
+    ShardEncoder(config, raydd.open(config, open_store(config.place)).data.listing, 0.5)
+    assert calls == [0.5, "device"]  # before the device is tried, which takes memory
+
+    given = []
+    monkeypatch.setattr("ray.data.Dataset.map", lambda dataset, function, **options: given.append(options) or dataset)
+    features._encode_rows(config, "listing", [["file"]], 1, 1, 0.5)
+    assert given[0]["fn_constructor_args"] == (config, "listing", 0.5)

@@ -15,10 +15,12 @@ from raydd.config import EncodersConfig
 from raydd.data.encoders.package_files import minilm_folder
 from raydd.data.encoders.towers import CPU_CAPTIONS, TextTower, pool
 from raydd.data.encoders.weights import content_identity, hub_access, path_of, seed_of, seeded
+from raydd.device import sent
 from raydd.errors import ConfigError, DataError
 from raydd.outside import hugging_face_folder
 
 _SETTING = "encoders.text_weights"
+_GPU_TOKENS = 2**15  # per forward pass on a GPU: 512 captions of 64 tokens, or 64 of the longest
 _LONGEST = 512  # tokens; captions are far shorter, and some tokenizers have no limit
 
 
@@ -144,11 +146,17 @@ class _HuggingFaceText:
 
     @torch.no_grad()
     def __call__(self, captions: Sequence[str]) -> Float[Tensor, "B D"]:
-        tokens = self._tokenizer(
+        on_host = self._tokenizer(
             list(captions), padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
-        ).to(self._device)
+        )
+        tokens = {name: sent(ids, self._device) for name, ids in on_host.items()}
         if torch.device(self._device).type != "cpu":
-            return self._encode_tokens(tokens)
+            at_once = max(1, _GPU_TOKENS // tokens["attention_mask"].shape[1])
+            parts = (
+                {name: ids[start : start + at_once] for name, ids in tokens.items()}
+                for start in range(0, len(captions), at_once)
+            )
+            return torch.cat([self._encode_tokens(part) for part in parts])
         by_length = tokens["attention_mask"].sum(1).argsort(stable=True)
         features = torch.cat(
             [self._encode_tokens(_trim_padding(tokens, indices)) for indices in by_length.split(CPU_CAPTIONS)]

@@ -3,7 +3,7 @@
 The gradient at a convolution's input needs only the weight. The gradient at a rectifier's input needs to know which
 numbers passed, which the rectifier's output shows. torch keeps the inputs of both layers in full, for weight gradients
 that are not needed here. In channels-last memory a pointwise convolution is a matrix product on the data as they are
-stored, whereas torch copies a few images into columns and back.
+stored, whereas torch on a CPU copies a few images into columns and back.
 """
 
 from collections.abc import Callable, Sequence
@@ -65,7 +65,7 @@ def _frozen_convolution(
     if weight.requires_grad or isinstance(padding, str):
         return None
     is_pointwise = weight.shape[2:] == (1, 1) and _pair(stride) == [1, 1] and _pair(padding) == [0, 0] and groups == 1
-    if is_pointwise and images.is_contiguous(memory_format=torch.channels_last):
+    if is_pointwise and images.is_cpu and images.is_contiguous(memory_format=torch.channels_last):
         return _Pointwise.apply(images, weight.flatten(1), bias)
     return _Convolution.apply(images, weight, bias, _pair(stride), _pair(padding), _pair(dilation), groups)
 

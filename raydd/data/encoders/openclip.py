@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from raydd.config import EncodersConfig
 from raydd.data.encoders.towers import CLIP_MEAN, CLIP_STD, CPU_CAPTIONS, ImageTower, TextTower, feature_width
 from raydd.data.encoders.weights import hub_access, path_of, seed_of, seeded
+from raydd.device import sent
 from raydd.errors import ConfigError, DataError, nearest, nearest_few
 
 _PROBE = "a photograph"
@@ -61,7 +62,7 @@ class _OpenClipText:
 
     @torch.no_grad()
     def __call__(self, captions: Sequence[str]) -> Float[Tensor, "B D"]:
-        tokens = self._tokenizer(list(captions)).to(self._device)
+        tokens = sent(self._tokenizer(list(captions)), self._device)
         batches = tokens.split(CPU_CAPTIONS) if tokens.is_cpu else [tokens]
         return torch.cat([self._model.encode_text(batch).float() for batch in batches])  # type: ignore[operator]
 

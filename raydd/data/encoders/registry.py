@@ -24,6 +24,7 @@ from raydd.data.encoders.lean_graph import LeanGraph
 from raydd.data.encoders.memory_format import fastest_memory_format
 from raydd.data.encoders.towers import ImageEncoder, ImageTower, NormalisedTower, TextEncoder, TextTower
 from raydd.data.encoders.weights import content_identity, path_of, seed_of
+from raydd.device import in_tf32
 from raydd.errors import ConfigError
 from raydd.memory import keep_freed_blocks
 from raydd.outside import JOINED, checked, find, guarded, source_identity, without_folder
@@ -117,8 +118,9 @@ TEXT_ENCODERS: dict[str, Family[LoadText]] = {
 def load_image_encoder(config: EncodersConfig, device: str = "cpu", *, trained: bool = False) -> ImageEncoder:
     """Load the image encoder that `encoders.image` names, frozen, on a device.
 
-    On the CPU the encoder is in the faster memory format, which is measured. If it is to be `trained`, nothing is
-    folded, so that it keeps its parameters, and it keeps its memory format, on which last bits depend.
+    On the CPU the encoder is in the faster memory format, which is measured; on a GPU it is in channels-last memory. If
+    it is to be `trained`, nothing is folded, so that it keeps its parameters, and it keeps its memory format, on which
+    last bits depend.
 
     Raises:
         ConfigError: the encoder does not exist.
@@ -129,15 +131,19 @@ def load_image_encoder(config: EncodersConfig, device: str = "cpu", *, trained: 
     plain = tower.module.eval().requires_grad_(False)
     network = plain if trained else LeanGraph(folded(plain, tower.size))
     module = NormalisedTower(network, tower.mean, tower.std).eval().requires_grad_(False)
-    if torch.device(device).type == "cpu":
+    on_cpu = torch.device(device).type == "cpu"
+    if on_cpu:
         keep_freed_blocks()
-    if torch.device(device).type == "cpu" and not trained:
+    if on_cpu and not trained:
         fastest_memory_format(f"{config.image} {tower.size}", module, tower.size)
-    return ImageEncoder(config.image, tower.size, tower.width, module.to(device), image_identity(config))
+    module = module.to(device)
+    if not on_cpu and not trained:
+        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return ImageEncoder(config.image, tower.size, tower.width, module, image_identity(config))
 
 
 def load_text_encoder(config: EncodersConfig, device: str = "cpu") -> TextEncoder:
-    """Load the text encoder that `encoders.text` names, frozen, on a device.
+    """Load the text encoder that `encoders.text` names, frozen, on a device. A GPU multiplies in TF32.
 
     Raises:
         ConfigError: the encoder does not exist.
@@ -145,7 +151,7 @@ def load_text_encoder(config: EncodersConfig, device: str = "cpu") -> TextEncode
     """
     family, argument = _find_family(config.text, TEXT_ENCODERS, "text")
     tower = family.load(argument, config, device)
-    return TextEncoder(config.text, tower.width, text_identity(config), tower.encode)
+    return TextEncoder(config.text, tower.width, text_identity(config), in_tf32()(tower.encode))
 
 
 def image_identity(config: EncodersConfig) -> str:

@@ -11,8 +11,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from raydd.distill.draws import StepDraws, draw_step
+from raydd.distill.encoder_experts import KeptNetworks
 from raydd.distill.experts import Experts
-from raydd.distill.legs import Legs
+from raydd.distill.legs import Legs, most_bytes_on
 from raydd.distill.matching import StudentRun
 from raydd.distill.objectives.objective import LossOfPairs, Objective, ObjectiveInputs
 from raydd.distill.trajectories import Trajectories
@@ -31,6 +32,11 @@ class TrajectoryMatching(Objective):
         self.experts: Trajectories[Any] = inputs.experts
         # Legs are cached: making one takes a quarter of a step on a CPU, and longer than a step on a GPU.
         self._legs = Legs.on(inputs.device) if isinstance(self.experts, Experts) else None
+        self._networks = (
+            KeptNetworks(self.experts, inputs.device, most_bytes_on(inputs.device))
+            if self._legs is None and inputs.device != "cpu"
+            else None
+        )
 
     def draws(self, step: int) -> StepDraws:
         """Return the random draws of a step."""
@@ -62,4 +68,5 @@ class TrajectoryMatching(Objective):
         config = self._inputs.config
         if self._legs is not None:
             return self._legs.get(self.experts, expert, epoch, config.ahead)
-        return self.experts.snapshot(expert, epoch), self.experts.snapshot(expert, epoch + config.target_epochs)
+        read = self.experts.snapshot if self._networks is None else self._networks.get
+        return read(expert, epoch), read(expert, epoch + config.target_epochs)

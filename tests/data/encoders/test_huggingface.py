@@ -1,12 +1,15 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from bench.counting import count_operations
 from raydd.config import EncodersConfig
 from raydd.data.encoders import load_text_encoder, text_identity, weights
+from raydd.data.encoders.huggingface import _HuggingFaceText
 from raydd.errors import ConfigError, DataError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "cat", "runs", "sleeps"]
@@ -53,6 +56,26 @@ def test_captions_keep_their_order_and_meet_others_of_their_length(
     words = sum(len(caption.split()) + 2 for caption in captions)
     assert [len(ids) for ids in passed] == [32, 32, 32]
     assert sum(ids.numel() for ids in passed) < 1.2 * words
+
+
+def test_tokens_are_copied_to_a_gpu_without_waiting_and_encoded_as_many_as_fit(folder: Path) -> None:
+    """`meta` stands for the GPU, and a network without values for the encoder."""
+    from transformers import AutoTokenizer
+
+    passes = []
+
+    class States(torch.nn.Module):
+        def forward(self, input_ids: torch.Tensor, **_: torch.Tensor) -> SimpleNamespace:
+            passes.append(tuple(input_ids.shape))
+            return SimpleNamespace(last_hidden_state=torch.zeros(*input_ids.shape, 4, device=input_ids.device))
+
+    encode = _HuggingFaceText(States(), AutoTokenizer.from_pretrained(folder), "mean", 16, "meta")
+    counts = count_operations(lambda: encode(["a dog runs", "a cat"]))
+    assert counts.copies == 3  # ids, kinds and mask of the tokens
+    assert "copy to the device" not in counts.waits
+    passes.clear()
+    assert len(encode(["a dog"] * 8193)) == 8193
+    assert passes == [(8192, 4), (1, 4)]
 
 
 def test_bert_takes_the_first_token_and_hf_the_mean(folder: Path) -> None:

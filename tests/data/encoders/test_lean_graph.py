@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.counting import count_operations
 from raydd.cost.bytes import graph_bytes
 from raydd.data.encoders.lean_graph import LeanGraph
 
@@ -44,6 +45,15 @@ def test_output_and_gradient_are_the_plain_networks(channels_last: bool, dtype: 
         assert torch.equal(got[0], want[0])
     torch.testing.assert_close(got[1], want[1])
     assert bool(got[1].abs().sum() > 0)
+
+
+def test_a_gpu_convolves_each_pixel_too() -> None:
+    """Its own convolution is faster there than a product with a copy on both sides; `meta` stands for the GPU."""
+    pixelwise = LeanGraph(nn.Conv2d(3, 4, 1).requires_grad_(False))
+    images = torch.rand(2, 3, 12, 12).to(memory_format=torch.channels_last)
+    for device, products in (("cpu", 2), ("meta", 0)):  # forward and backward
+        counts = count_operations(lambda: output_and_gradient(pixelwise.to(device), images.to(device)))  # noqa: B023
+        assert counts.operations["mm"] == products
 
 
 def test_bounds_pass_no_gradient() -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from raydd.data.encoders import memory_format
+from raydd.config import EncodersConfig
+from raydd.data.encoders import load_image_encoder, memory_format
 from raydd.data.encoders.memory_format import fastest_memory_format
 
 
@@ -36,3 +37,11 @@ def test_the_faster_format_is_taken_and_remembered(
     measured = module.calls
     assert fastest_memory_format("slow", module, 4) == chosen
     assert module.calls == measured
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_gpu_has_frozen_encoders_in_channels_last_memory(trained: bool) -> None:
+    config = EncodersConfig(image_weights="random:0", image_size=32)
+    module = load_image_encoder(config, "meta", trained=trained).module  # `meta` stands for the GPU
+    convolution = next(layer for layer in module.modules() if isinstance(layer, nn.Conv2d))
+    assert convolution.weight.is_contiguous(memory_format=torch.channels_last) is not trained

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from bench.counting import count_operations
 from raydd.config import EncodersConfig
 from raydd.data.encoders import image_identity, load_image_encoder, load_text_encoder
 from raydd.errors import ConfigError, DataError
@@ -72,3 +73,10 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors")
     with pytest.raises(DataError, match="does not fit open_clip's raydd-tiny"):
         load_image_encoder(both(str(tmp_path / "w.safetensors")))
+
+
+def test_tokens_are_copied_to_a_gpu_without_waiting() -> None:
+    encoder = load_text_encoder(both("random:0"), "meta")  # which stands for the GPU
+    counts = count_operations(lambda: encoder.encode(["a dog", "two cats"]))
+    assert counts.copies == 1
+    assert "copy to the device" not in counts.waits

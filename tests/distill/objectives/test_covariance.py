@@ -25,7 +25,7 @@ def standard(rows: torch.Tensor, like: torch.Tensor) -> np.ndarray:
 
 def test_the_loss_is_the_formula(train_split: Split, experts: Experts) -> None:
     run = begin(train_split, experts, objective="covariance", covariance_scale=2.0, mean_weight=0.3)
-    found = run.objective.draw(0)(run._current_pairs())
+    found = run.objective.draw(0)(run._current_pairs()).read()
     first = train_split.images.values[:, 0].float()
     seen = train_split.images.values.float().mean(1)[train_split.image_of_text]
     texts = train_split.texts.float()

@@ -63,7 +63,7 @@ def test_the_gradient_equals_finite_differences(train_split: Split, experts: Exp
         def loss(sign: int, name: str = name, direction: Tensor = direction) -> float:
             tensors = {key: value.detach() for key, value in pairs.tensors.items()}
             tensors[name] = (tensors[name] + sign * step * direction).requires_grad_()
-            return loss_of(LearnedPairs.of(tensors, pairs.similarity)).loss
+            return loss_of(LearnedPairs.of(tensors, pairs.similarity)).read().loss
 
         slope = float((gradient * direction).sum())
         assert abs(slope) > 1e-6

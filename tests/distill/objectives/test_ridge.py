@@ -29,4 +29,4 @@ def test_the_loss_is_infonce_of_cosines_on_real_pairs(train_split: Split, expert
     of_text = regressed(standardised(text, spreads[1]), standardised(pairs.texts, spreads[1]), strength)
     cosines = torch.stack([F.cosine_similarity(row[None], of_text) for row in of_image]) / 0.07
     wanted = sum(F.cross_entropy(logits, torch.arange(10)) for logits in (cosines, cosines.T)) / 2
-    torch.testing.assert_close(torch.tensor(run.objective.draw(3)(pairs).loss), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(run.objective.draw(3)(pairs).loss, wanted, rtol=1e-4, atol=1e-5)
