@@ -5,6 +5,7 @@ Letters: N pairs, B minibatch, S side in pixels, C captions, d and e widths of t
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from jaxtyping import Float, Float16, Int, UInt8
@@ -65,34 +66,34 @@ def train_student(
     decay = recipe.weight_decay
     optimizer = torch.optim.SGD(groups, lr=0, momentum=recipe.momentum, weight_decay=decay, fused=True)
     size = min(recipe.batch_size, len(pixels))
+
+    def loss_of(features: Float[Tensor, "B d"], text: Weights, *, batch: Int[Tensor, "B"]) -> Float[Tensor, ""]:
+        dropout = dropout_mask((size, width), recipe.dropout, mask_generator)
+        logits = to_sphere(features) @ to_sphere(project(Head(**text), texts[batch], dropout)).T / temperature
+        return loss_function(logits, similarity[batch][:, batch], loss_parameters)
+
+    @in_tf32()
+    def train_step() -> None:
+        batch = torch.randperm(len(pixels), generator=batch_generator)[:size].to(device)
+        loss, direction = loss_and_gradient(encoder, networks, pixels[batch] / 255, partial(loss_of, batch=batch))
+        if not bool(loss.isfinite()):
+            raise NonFiniteError(
+                f"A student diverged at the learning rates {pairs.rate_image:.3g} and {pairs.rate_text:.3g}. "
+                "If a distillation learned them, lower its distill.encoder_rate or distill.start_rate."
+            )
+        gradients = [*direction.image.values(), *direction.text.values()]
+        for weight, gradient in zip((*sides[0], *sides[1]), gradients, strict=True):
+            # The fused step reads both in the order of their memory, which can differ: a convolution over
+            # channels-last images gives its gradient in that order.
+            same_order = gradient.stride() == weight.stride()
+            weight.grad = gradient if same_order else torch.empty_like(weight).copy_(gradient)
+        optimizer.step()
+
     for epoch, factor in enumerate(rate_factors(recipe)):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-        with in_tf32():  # scores are not rounded
-            for _ in range(math.ceil(len(pixels) / size)):
-                batch = torch.randperm(len(pixels), generator=batch_generator)[:size].to(device)
-
-                def loss_of(
-                    features: Float[Tensor, "B d"], text: Weights, batch: Int[Tensor, "B"] = batch
-                ) -> Float[Tensor, ""]:
-                    dropout = dropout_mask((size, width), recipe.dropout, mask_generator)
-                    text_embeddings = to_sphere(project(Head(**text), texts[batch], dropout))
-                    logits = to_sphere(features) @ text_embeddings.T / temperature
-                    return loss_function(logits, similarity[batch][:, batch], loss_parameters)
-
-                loss, direction = loss_and_gradient(encoder, networks, pixels[batch] / 255, loss_of)
-                if not bool(loss.isfinite()):
-                    raise NonFiniteError(
-                        f"A student diverged at the learning rates {pairs.rate_image:.3g} and {pairs.rate_text:.3g}. "
-                        "If a distillation learned them, lower its distill.encoder_rate or distill.start_rate."
-                    )
-                gradients = [*direction.image.values(), *direction.text.values()]
-                for weight, gradient in zip((*sides[0], *sides[1]), gradients, strict=True):
-                    # The fused step reads both in the order of their memory, which can differ: a convolution over
-                    # channels-last images gives its gradient in that order.
-                    same_order = gradient.stride() == weight.stride()
-                    weight.grad = gradient if same_order else torch.empty_like(weight).copy_(gradient)
-                optimizer.step()
+        for _ in range(math.ceil(len(pixels) / size)):
+            train_step()
         on_epoch(epoch, lambda: networks)
     return Networks(*({name: weight.detach() for name, weight in side.items()} for side in networks))
 
