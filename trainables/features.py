@@ -126,8 +126,8 @@ def _encode_rows(
 class ShardEncoderActor:
     """An actor of the pool. It returns errors instead of raising them, since Ray Data passes on only their text."""
 
-    def __init__(self, config: Config, listing: str) -> None:
-        self._encoder = functools.cache(functools.partial(ShardEncoder, config, listing))
+    def __init__(self, config: Config, listing: str, gpu_share: float) -> None:
+        self._encoder = functools.cache(functools.partial(ShardEncoder, config, listing, gpu_share))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Write the missing shards of a row, and return the row with its `failure`: a pickled RayddError, or empty."""

@@ -136,7 +136,7 @@ def test_the_card_tells_where_the_set_comes_from(exported: Exported, opened: Ope
         "| test | 2 |",
         "Ask the owner of the data",
         f"made by raydd {code_version()} on",
-        "students' recipe: epochs 3, batch_size 128, momentum 0.9, weight_decay 0.005, dropout 0.1, rate effective",
+        "students' recipe: epochs 3, batch_size 512, momentum 0.9, weight_decay 0.005, dropout 0.1, rate effective",
     ):
         assert part in text
 
