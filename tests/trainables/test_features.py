@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import mortal_encoders
 import pytest
@@ -105,11 +106,11 @@ def test_a_command_ends_with_the_error_of_its_worker(mortal, capsys):
 @pytest.mark.parametrize(("error", "raised"), [(DataError("too dark"), DataError), (KeyError("dark"), PlaceError)])
 def test_an_actor_passes_its_error_on_as_it_is(config, monkeypatch, error, raised):
     class Encoder:
-        def __init__(self, config, listing):
+        def __init__(self, config, listing, gpu_share):
             raise error
 
     def encoded(config, listing, rows, workers, cpus, gpus):
-        actor = features.ShardEncoderActor(config, listing)
+        actor = features.ShardEncoderActor(config, listing, gpus)
         return iter([actor({"files": row}) for row in rows])
 
     monkeypatch.setattr(features, "ShardEncoder", Encoder)
@@ -156,6 +157,8 @@ def test_an_actor_uses_no_more_of_a_gpu_than_its_share(config, monkeypatch):
     assert calls == [0.5, "device"]  # before the device is tried, which takes memory
 
     given = []
-    monkeypatch.setattr("ray.data.Dataset.map", lambda dataset, function, **options: given.append(options) or dataset)
+    dataset = SimpleNamespace(map=lambda actor, **options: given.append(options) or dataset, iter_rows=list)
+    monkeypatch.setattr("ray.data.from_items", lambda *_, **__: dataset)  # it would start Ray
     features._encode_rows(config, "listing", [["file"]], 1, 1, 0.5)
+    assert not ray.is_initialized()
     assert given[0]["fn_constructor_args"] == (config, "listing", 0.5)
