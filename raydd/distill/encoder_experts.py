@@ -7,7 +7,6 @@ extended.
 Letters: B minibatch, S side in pixels, C captions, d and e widths of the image and the text encoder.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -19,6 +18,7 @@ from torch import Generator, Tensor
 from raydd.config import ExpertsConfig
 from raydd.data.feature_rows import CaptionRows
 from raydd.device import in_tf32, sent
+from raydd.distill.byte_cache import ByteCache
 from raydd.distill.encoder_passes import TrainedEncoder, Weights
 from raydd.distill.encoder_student import Networks, loss_and_gradient
 from raydd.distill.experts import expert_loss
@@ -77,9 +77,8 @@ class KeptNetworks:
             device: where snapshots are cached.
             most_bytes: limit for all cached snapshots; the two that were asked for last are cached in any case.
         """
-        self._experts, self._device, self._most_bytes = experts, device, most_bytes
-        self._kept: OrderedDict[tuple[int, int], Networks] = OrderedDict()
-        self._nbytes = 0
+        self._experts, self._device = experts, device
+        self._networks = ByteCache[Networks](most_bytes, always=2)
 
     def get(self, expert: int, epoch: int) -> Networks:
         """Return a snapshot on the device; read it from the store unless it is cached.
@@ -87,15 +86,7 @@ class KeptNetworks:
         Raises:
             RecordError: the snapshot is missing or damaged.
         """
-        if networks := self._kept.get((expert, epoch)):
-            self._kept.move_to_end((expert, epoch))
-            return networks
-        networks = self._kept[expert, epoch] = self._experts.snapshot(expert, epoch).to(self._device)
-        self._nbytes += networks.nbytes
-        while len(self._kept) > 2 and self._nbytes > self._most_bytes:
-            _, dropped = self._kept.popitem(last=False)
-            self._nbytes -= dropped.nbytes
-        return networks
+        return self._networks.get((expert, epoch), lambda: self._experts.snapshot(expert, epoch).to(self._device))
 
 
 @in_tf32()

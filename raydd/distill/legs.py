@@ -8,7 +8,6 @@ Letters: K students side by side, D width of the shared space, d and e encoder w
 """
 
 import functools
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -17,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from raydd.distill.byte_cache import ByteCache
 from raydd.distill.experts import Heads
 from raydd.distill.heads import Head, on
 from raydd.distill.products import stacked
@@ -100,8 +100,7 @@ class Legs:
             most_bytes: limit for all cached legs; the leg that was asked for last is cached in any case.
         """
         self._device, self._most_bytes = device, most_bytes
-        self._cached_legs: OrderedDict[tuple[str, ...], Leg] = OrderedDict()
-        self._nbytes = 0  # of all cached legs
+        self._legs = ByteCache[Leg](most_bytes)
 
     @classmethod
     def on(cls, device: str) -> Self:
@@ -122,16 +121,7 @@ class Legs:
             record.folder,
             *(experts.name(expert, snapshot_epoch) for snapshot_epoch in (epoch, *targets)),
         )
-        if leg := self._cached_legs.get(key):
-            self._cached_legs.move_to_end(key)
-            return leg
-        leg = Leg.read(experts, expert, epoch, targets, self._device)
-        self._cached_legs[key] = leg
-        self._nbytes += leg.nbytes
-        while len(self._cached_legs) > 1 and self._nbytes > self._most_bytes:
-            _, dropped = self._cached_legs.popitem(last=False)
-            self._nbytes -= dropped.nbytes
-        return leg
+        return self._legs.get(key, lambda: Leg.read(experts, expert, epoch, targets, self._device))
 
     def keep(self, experts: Trajectories[Heads], epochs: Iterable[int], ahead: tuple[int, int]) -> None:
         """Read all legs that start at these epochs, with targets `ahead` epochs later, if they fit.
