@@ -12,6 +12,7 @@ from raydd.config import DistillConfig
 from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts
 from raydd.distill.image_variables import ImageVariable, LearnedFeatures, LearnedPixels, Spread
+from raydd.distill.matching import StepLoss, read_numbers
 from raydd.distill.objectives import RealPairs
 from raydd.distill.selections.random_pairs import random_captions
 from raydd.distill.synthetic import SyntheticSet, start_of
@@ -96,3 +97,14 @@ def pixel_run(split: Split, experts: Experts, batch: int = 12, every: int = 1, *
     start = replace(begun(split, config), pixels=pixels)
     image = LearnedPixels(TinyEncoder(), torch.full((3, 1, 1), 0.5), batch, spread_of(split))
     return distillation(split, start, experts, config, image)
+
+
+def read(loss: StepLoss) -> StepLoss:
+    """Return the same with Python's numbers."""
+    return replace(
+        loss,
+        loss=float(loss.loss),
+        fractions=read_numbers(loss.fractions),
+        student_losses=[float(number) for number in loss.student_losses],
+        norms=read_numbers(loss.norms),
+    )

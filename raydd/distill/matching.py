@@ -110,19 +110,6 @@ class StepLoss:
         fractions = {f"loss/{name}": part.detach() for name, part in parts.items()}
         return cls(loss.detach(), fractions, [], gradients_at(pairs.tensors, loss))
 
-    def read(self) -> "StepLoss":
-        """Return the same with Python's numbers; waits for the device once."""
-        students = {f"student/{step}": loss for step, loss in enumerate(self.student_losses)}
-        norms = {f"norm/{name}": norm for name, norm in self.norms.items()}
-        read = read_numbers({"loss": self.loss, **self.fractions, **students, **norms})
-        return StepLoss(
-            read["loss"],
-            {name: read[name] for name in self.fractions},
-            [read[name] for name in students],
-            self.gradients,
-            {name: read[f"norm/{name}"] for name in self.norms},
-        )
-
 
 def read_numbers(numbers: Mapping[str, Number]) -> dict[str, float]:
     """Return numbers of which some are tensors as Python's numbers; waits for the device once."""

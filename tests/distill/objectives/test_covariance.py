@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small_distillations import begin
+from small_distillations import begin, read
 from small_pairs import Split
 
 from raydd.distill.experts import Experts
@@ -25,7 +25,7 @@ def standard(rows: torch.Tensor, like: torch.Tensor) -> np.ndarray:
 
 def test_the_loss_is_the_formula(train_split: Split, experts: Experts) -> None:
     run = begin(train_split, experts, objective="covariance", covariance_scale=2.0, mean_weight=0.3)
-    found = run.objective.draw(0)(run._current_pairs()).read()
+    found = read(run.objective.draw(0)(run._current_pairs()))
     first = train_split.images.values[:, 0].float()
     seen = train_split.images.values.float().mean(1)[train_split.image_of_text]
     texts = train_split.texts.float()

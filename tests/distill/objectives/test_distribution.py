@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from small_distillations import begin
+from small_distillations import begin, read
 from small_pairs import Split
 
 from raydd.distill.experts import Experts, Heads
@@ -50,8 +50,8 @@ def test_steps_read_an_expert_once(train_split: Split, experts: Experts, monkeyp
 def test_real_pairs_themselves_are_nearer_than_shuffled_ones(train_split: Split, experts: Experts) -> None:
     run = begin(train_split, experts, objective="distribution", real_minibatch=64)
     pairs = run._current_pairs()
-    parts = run.objective.draw(0)(pairs).read().fractions
+    parts = read(run.objective.draw(0)(pairs)).fractions
     shuffled = type(pairs).of({**pairs.tensors, "text": pairs.texts.roll(1, 0)}, pairs.similarity)
-    others = run.objective.draw(0)(shuffled).read().fractions
+    others = read(run.objective.draw(0)(shuffled)).fractions
     assert parts.keys() == {"loss/contrast", "loss/sum", "loss/difference"}
     assert others["loss/contrast"] > parts["loss/contrast"]

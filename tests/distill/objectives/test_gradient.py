@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_distillations import begin
+from small_distillations import begin, read
 from small_pairs import IMAGE_WIDTH, TEXT_WIDTH, WIDTH, Split
 
 from raydd.distill.experts import Experts, contrastive_loss
@@ -24,7 +24,7 @@ def test_the_loss_is_one_minus_the_cosine_of_both_gradients(train_split: Split, 
 
     theirs = gradients(*real.minibatch(20, torch.Generator().manual_seed(seed)))
     ours = gradients(pairs.images.detach(), pairs.texts.detach())
-    found = run.objective.draw(4)(pairs).read()
+    found = read(run.objective.draw(4)(pairs))
     for side, one, other in zip(("image", "text"), ours, theirs, strict=True):
         wanted = 1 - float(torch.cosine_similarity(one, other, dim=0))
         assert found.fractions[f"loss/{side}"] == pytest.approx(wanted, rel=1e-3, abs=1e-5)
@@ -33,5 +33,5 @@ def test_the_loss_is_one_minus_the_cosine_of_both_gradients(train_split: Split, 
 
 def test_each_step_draws_other_heads(train_split: Split, experts: Experts) -> None:
     run = begin(train_split, experts, objective="gradient")
-    losses = {run.objective.draw(step)(run._current_pairs()).read().loss for step in (0, 1, 0)}
+    losses = {read(run.objective.draw(step)(run._current_pairs())).loss for step in (0, 1, 0)}
     assert len(losses) == 2

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_distillations import BASE, begin, begun, pixel_run, spread_of
+from small_distillations import BASE, begin, begun, pixel_run, read, spread_of
 from small_pairs import Split
 from torch import Tensor
 
@@ -63,7 +63,7 @@ def test_the_gradient_equals_finite_differences(train_split: Split, experts: Exp
         def loss(sign: int, name: str = name, direction: Tensor = direction) -> float:
             tensors = {key: value.detach() for key, value in pairs.tensors.items()}
             tensors[name] = (tensors[name] + sign * step * direction).requires_grad_()
-            return loss_of(LearnedPairs.of(tensors, pairs.similarity)).read().loss
+            return read(loss_of(LearnedPairs.of(tensors, pairs.similarity))).loss
 
         slope = float((gradient * direction).sum())
         assert abs(slope) > 1e-6

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small_distillations import begin
+from small_distillations import begin, read
 from small_pairs import Split, make_split
 
 from raydd.distill.experts import Experts
@@ -41,7 +41,7 @@ def test_the_loss_is_the_formula_and_subsets_take_turns(train_split: Split, expe
             np.square(written_out(one, other, 0.7) - target).sum() / np.square(target).sum()
             for one, other, target in ((images, texts, to_text), (texts, images, to_image))
         ]
-        found = run.objective.draw(step)(run._current_pairs()).read()
+        found = read(run.objective.draw(step)(run._current_pairs()))
         assert found.fractions == {
             "loss/to_text": pytest.approx(parts[0], rel=1e-3),
             "loss/to_image": pytest.approx(parts[1], rel=1e-3),
