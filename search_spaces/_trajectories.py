@@ -27,6 +27,12 @@ LONGER: dict[str, Any] = {
 PUBLISHED: dict[str, Any] = {**LONGER, **FLICKR30K_100}
 MINIBATCHES = [0, 20, 50]  # raydd's share of the pairs; as published; half of 99
 OUR_SIMILARITY: dict[str, Any] = {**SIMILARITY, "distill.similarity_lr": 0.05}
+FIRST_WITH_SIMILARITY: tuple[dict[str, Any], ...] = (
+    {**OURS, **OUR_SIMILARITY, "distill.loss": "infonce"},
+    {**OURS, **OUR_SIMILARITY, "distill.loss": "wbce"},
+    {**LONGER, **OUR_SIMILARITY, "distill.loss": "infonce"},
+    {**PUBLISHED, **OUR_SIMILARITY, "distill.loss": "wbce"},
+)
 
 
 def suggest_trajectory(trial: Trial) -> None:

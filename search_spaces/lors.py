@@ -6,22 +6,9 @@ from typing import Any
 from optuna.trial import Trial
 
 from raydd.distill.methods.lors import METHOD
-from search_spaces._trajectories import (
-    LONGER,
-    OUR_SIMILARITY,
-    OURS,
-    PUBLISHED,
-    suggest_similarity,
-    suggest_trajectory,
-    without_loss,
-)
+from search_spaces._trajectories import FIRST_WITH_SIMILARITY, suggest_similarity, suggest_trajectory, without_loss
 
-FIRST: tuple[dict[str, Any], ...] = (
-    {**OURS, **OUR_SIMILARITY, "distill.loss": "infonce"},
-    {**OURS, **OUR_SIMILARITY, "distill.loss": "wbce"},
-    {**LONGER, **OUR_SIMILARITY, "distill.loss": "infonce"},
-    {**PUBLISHED, **OUR_SIMILARITY, "distill.loss": "wbce"},
-)
+FIRST = FIRST_WITH_SIMILARITY
 
 
 def space(trial: Trial) -> Mapping[str, Any]:

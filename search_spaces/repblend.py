@@ -6,22 +6,9 @@ from typing import Any
 from optuna.trial import Trial
 
 from raydd.distill.methods.repblend import METHOD
-from search_spaces._trajectories import (
-    LONGER,
-    OUR_SIMILARITY,
-    OURS,
-    PUBLISHED,
-    suggest_similarity,
-    suggest_trajectory,
-    without_loss,
-)
+from search_spaces._trajectories import FIRST_WITH_SIMILARITY, suggest_similarity, suggest_trajectory, without_loss
 
-FIRST: tuple[dict[str, Any], ...] = (
-    {**OURS, **OUR_SIMILARITY, "distill.loss": "infonce", "distill.blend_beta": 1.0},
-    {**OURS, **OUR_SIMILARITY, "distill.loss": "wbce", "distill.blend_beta": 1.0},
-    {**LONGER, **OUR_SIMILARITY, "distill.loss": "infonce", "distill.blend_beta": 1.0},
-    {**PUBLISHED, **OUR_SIMILARITY, "distill.loss": "wbce", "distill.blend_beta": 1.0},
-)
+FIRST = tuple({**first, "distill.blend_beta": 1.0} for first in FIRST_WITH_SIMILARITY)
 
 
 def space(trial: Trial) -> Mapping[str, Any]:

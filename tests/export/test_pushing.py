@@ -69,30 +69,26 @@ def test_what_the_hub_refuses_is_said_with_what_to_do(
     assert not hub.files
 
 
-def test_a_card_that_the_hub_refuses_is_said_with_the_reason(
-    hub: Hub,  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-):
+@pytest.fixture
+def reached_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:  # noqa: F811
     at(f"http://127.0.0.1:{hub.port}", monkeypatch, tmp_path)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return hub
+
+
+@pytest.mark.usefixtures("reached_hub")
+def test_a_card_that_the_hub_refuses_is_said_with_the_reason(tmp_path: Path):
     (tmp_path / "README.md").write_text("---\nlicense: ask me\n---\n")
     with pytest.raises(ConfigError, match=r'Invalid metadata in README.md. "license" must be one of \[apache') as error:
         push(tmp_path, NAME, ["README.md"])
     assert "\n" not in str(error.value)
 
 
-def test_a_licence_in_words_of_one_s_own_is_pushed(
-    hub: Hub,  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-):
-    at(f"http://127.0.0.1:{hub.port}", monkeypatch, tmp_path)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
+def test_a_licence_in_words_of_one_s_own_is_pushed(reached_hub: Hub, tmp_path: Path):
     metadata, _ = licence_of("mine", "csv", "For research only, ask me")
     (tmp_path / "README.md").write_text(f"---\n{yaml.safe_dump(metadata)}---\n")
     push(tmp_path, NAME, ["README.md"])
-    assert b"license_name: for-research-only-ask-me" in hub.files[NAME]["README.md"]
+    assert b"license_name: for-research-only-ask-me" in reached_hub.files[NAME]["README.md"]
 
 
 def test_a_hub_that_cannot_be_reached_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
