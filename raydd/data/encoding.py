@@ -108,7 +108,6 @@ def encode_captions(
     With a GPU there are no workers, since the encoder tokenizes captions in this process.
     """
 
-    @in_tf32()
     def compute_features(items: Sequence[str]) -> Float16[Tensor, "b D"]:
         return encoder.encode(items).half()
 

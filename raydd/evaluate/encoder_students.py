@@ -60,9 +60,8 @@ def train_student(
     head = initial_head(texts.shape[1], width, Generator().manual_seed(FIRST_SEED + seed))
     networks = Networks.of({name: weight.clone() for name, weight in encoder.start.items()}, head).to(device)
     networks = Networks(leaves(networks.image), leaves(networks.text))
-    sides = list(networks.image.values()), list(networks.text.values())
     rates = pairs.rate_image, pairs.rate_text
-    groups = [{"params": side} for side in sides]
+    groups = [{"params": list(side.values())} for side in networks]
     decay = recipe.weight_decay
     optimizer = torch.optim.SGD(groups, lr=0, momentum=recipe.momentum, weight_decay=decay, fused=True)
     size = min(recipe.batch_size, len(pixels))
@@ -81,12 +80,7 @@ def train_student(
                 f"A student diverged at the learning rates {pairs.rate_image:.3g} and {pairs.rate_text:.3g}. "
                 "If a distillation learned them, lower its distill.encoder_rate or distill.start_rate."
             )
-        gradients = [*direction.image.values(), *direction.text.values()]
-        for weight, gradient in zip((*sides[0], *sides[1]), gradients, strict=True):
-            # The fused step reads both in the order of their memory, which can differ: a convolution over
-            # channels-last images gives its gradient in that order.
-            same_order = gradient.stride() == weight.stride()
-            weight.grad = gradient if same_order else torch.empty_like(weight).copy_(gradient)
+        _set_gradients(networks, direction)
         optimizer.step()
 
     for epoch, factor in enumerate(rate_factors(recipe)):
@@ -96,6 +90,16 @@ def train_student(
             train_step()
         on_epoch(epoch, lambda: networks)
     return Networks(*({name: weight.detach() for name, weight in side.items()} for side in networks))
+
+
+def _set_gradients(networks: Networks, gradients: Networks) -> None:
+    for side, side_gradients in zip(networks, gradients, strict=True):
+        for name, weight in side.items():
+            gradient = side_gradients[name]
+            # The fused step reads both in the order of their memory, which can differ: a convolution over channels-last
+            # images gives its gradient in that order.
+            same_order = gradient.stride() == weight.stride()
+            weight.grad = gradient if same_order else torch.empty_like(weight).copy_(gradient)
 
 
 def hits_of_networks(
