@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from matrix_scores import matrix_scores
+from small_distillations import read
 from torch import Tensor
 
 from raydd.distill.blending import blend
@@ -165,9 +166,8 @@ def test_iteration(case: Case) -> None:
     def gradient(exact: bool, merged: bool) -> StepLoss:
         leaves = {name: tensor.clone().requires_grad_() for name, tensor in tensors.items()}
         run = StudentRun(plan, loss, case.number("tau"), exact, merged=merged)
-        return heads_gradient(
-            run, Leg.between(start, target), LearnedPairs.of(leaves, Similarity(kind, 8, factors, alpha))
-        ).read()
+        pairs = LearnedPairs.of(leaves, Similarity(kind, 8, factors, alpha))
+        return read(heads_gradient(run, Leg.between(start, target), pairs))
 
     for merged in (False, True):
         exact, constant = gradient(exact=True, merged=merged), gradient(exact=False, merged=merged)
