@@ -120,7 +120,7 @@ def _without_students(title: str, method: str, settings: Mapping[str, Any]) -> P
     """Preset of a method that trains no students. It learns no similarity matrix, so it has all 100 pairs."""
     return Preset(
         f"Flickr30k, 100 pairs, NFNet and BERT, features: {title}"
-        + (" with those of the paper's numbers that apply here" if settings else ""),
+        + (" with those of the paper's settings that apply here" if settings else ""),
         {
             **_ENCODERS,
             "distill.method": method,
@@ -142,7 +142,7 @@ def _without_similarity(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _tesla_vl(pairs: int, lors: _Script) -> _Script:
     return _Script(
         f"TESLA-VL on Flickr30k, {pairs} pairs",
-        "with the numbers of the LoRS script, since TESLA-VL has no script",
+        "with the settings of the LoRS script, since TESLA-VL has no script",
         {**_without_similarity(lors.settings), "distill.method": "tesla-vl"},
     )
 

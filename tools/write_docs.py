@@ -240,7 +240,7 @@ def _method_page(name: str) -> str:
         _settings_table(method.settings),
     ]
     if method.published:
-        parts += ["Published numbers, which `distill.method` does not set:", _settings_table(method.published)]
+        parts += ["Published settings, which `distill.method` does not set:", _settings_table(method.published)]
     presets = [f"`{key}`: {preset.description}" for key, preset in PRESETS.items() if preset.method == name]
     if presets:
         parts += ["## Presets", "\n".join(f"- {line}" for line in presets)]

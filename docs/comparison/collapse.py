@@ -1,4 +1,4 @@
-"""RepBlend and LoRS on pixels with all numbers of their scripts, but encoded once every eight steps.
+"""RepBlend and LoRS on pixels with all settings of their scripts, but encoded once every eight steps.
 
 They are the rows of collapse.yaml, which measures modality collapse as RepBlend's Figure 2 does. A step uses the
 features of the last encoding, and pixels move by the sum of the gradients of eight steps.

@@ -4,9 +4,9 @@ Differences from the paper:
 - Both heads are matched, on frozen encoders. With `--distill.protocol encoder`, the image encoder and the text head are
   matched, as in the paper.
 - Dropout is off in the student of a distillation step, so TESLA sees the same student when it repeats the steps.
-- At raydd's numbers, targets lie three epochs after the start snapshot (published: one), experts and students see image
+- In raydd's settings targets lie three epochs after the start snapshot (published: one), experts and students see image
   features minus their mean, and scored students have ten times the published weight decay. The presets have the
-  published numbers.
+  published settings.
 - Learned pixels are rounded to 8 bits; in the paper's code they are unbounded floats. They start from plainly resized
   photographs; learned features (also those of `features-then-pixels`) start from one augmented view of each photograph.
   The photographs are all different. In the code pixels start from augmented crops, and may use an image twice.

@@ -26,7 +26,7 @@ class Method:
     settings: Mapping[str, Any]
     """Dotted settings that turn the engine into this method; a user's own settings take precedence."""
     published: Mapping[str, Any] = field(default_factory=dict)
-    """Published numbers that hold for features and pixels alike; outer learning rates, which are for pixels, do not."""
+    """Published settings that hold for features and pixels alike; outer learning rates, for pixels, do not."""
     protocol: Mapping[str, Any] = field(default_factory=dict)
     """How the method's code scores students, if not as RepBlend's code does; used if `compare.choice` is published."""
     space: str = ""

@@ -9,9 +9,9 @@ Differences from the paper:
 - The paper's code runs up to 50,000 steps, and so does the preset. In `raydd compare`, the row at published settings
   runs 3,000 steps, and keeps raydd's own optimiser and learning rates for the pairs, since the published ones are for
   pixels.
-- At raydd's numbers, targets lie three epochs after the start snapshot (published: one), experts and students see image
+- In raydd's settings targets lie three epochs after the start snapshot (published: one), experts and students see image
   features minus their mean, and scored students have ten times the published weight decay. The presets have the
-  published numbers.
+  published settings.
 - Learned pixels are rounded to 8 bits; in the paper's code they are unbounded floats. They start from plainly resized
   photographs; learned features (also those of `features-then-pixels`) start from one augmented view of each photograph.
   The photographs are all different. In the code pixels start from augmented crops, and may use an image twice.
@@ -30,7 +30,7 @@ METHOD = Method(
         "distill.matched": "both-heads",
         "distill.minibatch_order": "random",
     },
-    # The README of the reference code has the same numbers, but minibatches of up to 100 pairs.
+    # The README of the reference code has the same settings, but minibatches of up to 100 pairs.
     published={**FLICKR30K_100, **SCRIPTS, "distill.minibatch": 100, "distill.temperature": MTT_VL_TEMPERATURE},
     protocol={"students.epochs": 50, "students.batch_size": 64, "evaluate.choice": "last"},
     space="mtt_vl",

@@ -1,8 +1,8 @@
-"""Plain matching: MTT-VL's loss and similarity matrix, with raydd's own numbers; the default method.
+"""Plain matching: MTT-VL's loss and similarity matrix, with raydd's own settings; the default method.
 
 Differences from the paper:
 - Both heads are matched, on frozen encoders.
-- The numbers are raydd's defaults, most of which a search found on Flickr8k: few student steps on small minibatches,
+- The settings are raydd's defaults, most of which a search found on Flickr8k: few student steps on small minibatches,
   experts with a high learning rate, image features minus their mean, and ten times the published weight decay for the
   scored students.
 - Minibatches are cut from permutations of all pairs; MTT-VL's code draws each one independently.

@@ -1,6 +1,6 @@
 """RepBlend: blend the representations of a minibatch before the heads, and match the trajectories of both heads.
 
-The switches are the paper's. The numbers are raydd's own (see `raydd.presets` for the published ones).
+The switches are the paper's. The other settings are raydd's own (see `raydd.presets` for the published ones).
 
 Differences from the paper:
 - The gradient goes through all student steps; the published code stops it at the start of each step (TESLA).

@@ -5,10 +5,10 @@ Differences from the paper:
   matched, as in the paper.
 - Dropout is off in the student of a distillation step, so TESLA sees the same student when it repeats the steps.
 - The BCE is weighted, as in LoRS's tables ("TESLA wBCE"); the unweighted BCE is `--distill.loss bce`.
-- LoRS's code has no script for TESLA-VL; the numbers are those of its script for LoRS.
-- At raydd's numbers, targets lie three epochs after the start snapshot (published: one), experts and students see image
+- LoRS's code has no script for TESLA-VL; the settings are those of its script for LoRS.
+- In raydd's settings targets lie three epochs after the start snapshot (published: one), experts and students see image
   features minus their mean, and scored students have ten times the published weight decay. The presets have the
-  published numbers.
+  published settings.
 - Learned pixels are rounded to 8 bits; in the paper's code they are unbounded floats. They start from plainly resized
   photographs; learned features (also those of `features-then-pixels`) start from one augmented view of each photograph.
   The photographs are all different. In the code pixels start from augmented crops, and may use an image twice.
