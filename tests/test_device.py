@@ -17,9 +17,8 @@ from torch import Tensor
 
 import raydd
 from raydd.config import ExpertsConfig, PlaceConfig, StudentsConfig
-from raydd.data.encoders import TextEncoder, load_text_encoder
+from raydd.data.encoders import load_text_encoder
 from raydd.data.encoders.towers import NormalisedTower
-from raydd.data.encoding import encode_captions
 from raydd.data.feature_rows import CaptionRows
 from raydd.device import device_of, in_tf32, queue_copy
 from raydd.distill import encoder_experts, experts, heads_gradient
@@ -81,17 +80,6 @@ def test_experts_round_and_the_students_of_a_distillation_do_not(tmp_path: Path,
 def test_scored_students_round(monkeypatch: pytest.MonkeyPatch):
     seen = recorded(monkeypatch, students, "dropout_mask")
     students.train_students(pairs(6), StudentsConfig(epochs=1), width=4, temperature=0.1, seeds=[0])
-    assert seen == {True}
-
-
-def test_encoders_round():
-    seen = set[bool]()
-
-    def encode(captions: Sequence[str]) -> Tensor:
-        seen.add(rounds())
-        return torch.zeros(len(captions), 4)
-
-    list(encode_captions(TextEncoder("own", 4, "own", encode), ["a", "b"], [[0], [1]], device="cpu", workers=0))
     assert seen == {True}
 
 

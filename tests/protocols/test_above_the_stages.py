@@ -68,6 +68,10 @@ def test_the_report_command_writes_the_page(given: list[str], tmp_path: Path) ->
         assert text in page
 
 
+def _transfers(made: Made) -> set[Path]:
+    return set((made.home / "store" / "transfers").glob("*/manifest.json"))
+
+
 def test_every_row_of_an_evaluation_is_of_students_that_train_the_encoder(
     made: Made, given: list[str], tmp_path: Path
 ) -> None:
@@ -80,6 +84,7 @@ def test_every_row_of_an_evaluation_is_of_students_that_train_the_encoder(
     (tmp_path / "other.yaml").write_text(f"data: {{reader: flat-json, name: tiny, root: {root}, seed: 1}}\n")
     asked = ["--evaluate.encoders", "tiny_encoders:wide", "tiny_encoders:image+tiny_encoders:letters"]
     asked += ["--evaluate.classes", str(tmp_path / "classes"), "--evaluate.unseen", str(tmp_path / "other.yaml")]
+    others = _transfers(made)  # of other tests, which share the store
     assert main(["evaluate", *given, *asked, "--json", str(out)]) == 0
     found = json.loads(out.read_text())
     elsewhere = [f"{row}, {name}" for name in asked[1:3] for row in ("synthetic", "its photographs")]
@@ -89,8 +94,7 @@ def test_every_row_of_an_evaluation_is_of_students_that_train_the_encoder(
     run = stages.run(raydd.open(made.config, made.store))
     for row in ("synthetic", "random", "full"):  # the same numbers as the run that made it
         assert found["retrieval"][row]["r_mean"]["seeds"] == run[row]["r_mean"]["seeds"]
-    transfers = [record.parent for record in (made.home / "store" / "transfers").glob("*/manifest.json")]
-    named = [json.loads((folder / "manifest.json").read_text())["settings"] for folder in transfers]
+    named = [json.loads(manifest.read_text())["settings"] for manifest in _transfers(made) - others]
     assert {one["row"] for one in named} == {"pixels", "photographs", "classes", "unseen"}
     assert all(one["protocol"] == "encoder" for one in named)
     assert not (made.home / "store" / "features").exists()
