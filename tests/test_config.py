@@ -151,7 +151,7 @@ def test_any_text_can_be_made_a_name(text: str):
         ({"pairs": 499, "minibatch": 30}, 30),
         ({"pairs": 12, "minibatch": 30}, 12),
         ({"pairs": 99, "similarity": "low-rank"}, 50),
-        ({"pairs": 499, "similarity": "full"}, 250),
+        ({"pairs": 499, "similarity": "full"}, 100),
     ],
 )
 def test_a_minibatch_is_a_share_of_the_pairs_that_the_similarity_matrix_allows(settings: dict, size: int):

@@ -52,8 +52,8 @@ class DistillConfig:
     """Steps T that a student takes on synthetic pairs within one distillation step."""
     minibatch: int = 0
     """Minibatch size B of a student step, in synthetic pairs, at most all of them (0: a fifth of the pairs but at least
-    20; half of the pairs if a similarity matrix is learned, since with a fifth RepBlend's students diverged at the
-    default learning rates)."""
+    20; half of the pairs but at most 100 if a similarity matrix is learned: with a fifth of 99 pairs RepBlend's students
+    diverged, and with half of 499 they learned slowly)."""
     minibatch_order: Literal["permutations", "random"] = "permutations"
     """How the minibatches of students are drawn. permutations: cut from shuffled pairs, as published; random: drawn
     independently."""
@@ -162,7 +162,8 @@ class DistillConfig:
     @property
     def minibatch_size(self) -> int:
         """Minibatch size B of a student step, with 0 resolved."""
-        share = max(20, math.ceil(self.pairs / 5)) if self.similarity == "identity" else math.ceil(self.pairs / 2)
+        fifth, half = math.ceil(self.pairs / 5), math.ceil(self.pairs / 2)
+        share = max(20, fifth) if self.similarity == "identity" else min(half, 100)
         return min(self.minibatch or share, self.pairs)
 
     @property
