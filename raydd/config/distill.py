@@ -52,8 +52,8 @@ class DistillConfig:
     """Steps T that a student takes on synthetic pairs within one distillation step."""
     minibatch: int = 0
     """Minibatch size B of a student step, in synthetic pairs, at most all of them (0: a fifth of the pairs but at least
-    20; half of the pairs but at most 100 if a similarity matrix is learned: with a fifth of 99 pairs RepBlend's students
-    diverged, and with half of 499 they learned slowly)."""
+    20; half of the pairs but at most 100 if a similarity matrix is learned, since RepBlend's students diverged with a
+    fifth of 99 pairs, and learned slowly with half of 499)."""
     minibatch_order: Literal["permutations", "random"] = "permutations"
     """How the minibatches of students are drawn. permutations: cut from shuffled pairs, as published; random: drawn
     independently."""
