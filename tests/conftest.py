@@ -16,6 +16,17 @@ from raydd.store import Store  # noqa: E402
 hypothesis.settings.register_profile("raydd", deadline=None)
 hypothesis.settings.load_profile("raydd")
 
+# Their tests mostly wait for processes of Ray and MLflow.
+WAITING = {"cluster", "ray", "tracking", "tuning"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give one of two pytest processes (`-n 2 --dist loadgroup`) the tests that wait, and keep a file together."""
+    for item in items:
+        room = item.path.relative_to(Path(__file__).parent).parts[0]
+        item.add_marker(pytest.mark.xdist_group("waiting" if room in WAITING else str(item.path)))
+
+
 SHARED_DATA = Path(os.environ.get("RAYDD_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
