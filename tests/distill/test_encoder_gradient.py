@@ -23,6 +23,8 @@ SWITCHES: list[dict[str, Any]] = [
     {"loss": SIGLIP},
     {"net": attention_net},
 ]
+# With the names of functions, not their addresses, which differ between processes.
+NAMES = [", ".join(f"{name} {getattr(value, '__name__', value)}" for name, value in one.items()) for one in SWITCHES]
 
 
 def unrolled(given: Problem, stops: list[Networks] | None = None) -> StepLoss:
@@ -42,13 +44,13 @@ def assert_equal(got: StepLoss, wanted: StepLoss) -> None:
         )
 
 
-@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+@pytest.mark.parametrize("switches", SWITCHES, ids=NAMES)
 def test_the_exact_gradient_is_the_unrolled_one(switches: dict[str, Any]) -> None:
     given = problem(**switches)
     assert_equal(given.matching(), unrolled(given))
 
 
-@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+@pytest.mark.parametrize("switches", SWITCHES, ids=NAMES)
 def test_the_constant_memory_gradient_is_the_unrolled_one_of_a_walk_with_stops(switches: dict[str, Any]) -> None:
     given = problem(**switches, exact=False)
     assert_equal(given.matching(), unrolled(given, stops=[]))
