@@ -6,6 +6,9 @@ import pytest
 from jaxtyping import install_import_hook
 from tiny_pictures import write_pictures
 
+if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:  # before torch is imported, whose threads would compete
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Before they are imported: each tensor has the shape that the signature says.
 ROOMS = sorted((Path(__file__).parents[1] / "raydd").glob("*/__init__.py"))
 install_import_hook([f"raydd.{room.parent.name}" for room in ROOMS], "shapes_held.held")

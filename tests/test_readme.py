@@ -14,6 +14,7 @@ from raydd.settings import load
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = (ROOT / "docs/results/index.md").read_text(encoding="utf-8")
+TESTS = 'pip install -e ".[dev]" && python -m pytest -n 2 --dist loadgroup'
 
 
 def blocks(language: str) -> list[str]:
@@ -27,13 +28,13 @@ def test_it_stays_short():
 
 def test_two_commands_are_all_that_set_up_is():
     installs = [line for block in blocks("sh") for line in block.splitlines() if "install" in line]
-    assert installs == ['pip install -e ".[demo]" && raydd demo', 'pip install -e ".[dev]" && python -m pytest']
+    assert installs == ['pip install -e ".[demo]" && raydd demo', TESTS]
 
 
 def test_the_tests_command_is_where_ci_looks_for_it():
     found = re.search(r"^<!-- tests -->\n```sh\n(.*)\n```$", README, re.MULTILINE)
     assert found
-    assert found[1] == 'pip install -e ".[dev]" && python -m pytest'
+    assert found[1] == TESTS
 
 
 def test_every_file_that_it_names_is_there():
