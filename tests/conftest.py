@@ -23,6 +23,7 @@ hypothesis.settings.load_profile("raydd")
 WAITING = {"cluster", "ray", "tracking", "tuning"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give one of two pytest processes (`-n 2 --dist loadgroup`) the tests that wait, and keep a file together."""
     for item in items:
