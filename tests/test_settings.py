@@ -99,6 +99,13 @@ def test_a_method_s_settings_and_published_numbers_can_be_set(name: str):
     assert all(flat[key] == value for key, value in {**METHODS[name].settings, **METHODS[name].published}.items())
 
 
+def test_a_changed_method_has_other_settings_on_top_and_nothing_published():
+    repblend = METHODS["repblend"]
+    changed = repblend.changed({"distill.loss": "infonce", "distill.steps": 7})
+    assert changed.settings == {**repblend.settings, "distill.loss": "infonce", "distill.steps": 7}
+    assert (changed.paper, changed.published, changed.space) == (repblend.paper, {}, "")
+
+
 def test_the_protocol_that_trains_the_encoder_learns_pixels_unless_the_user_says_otherwise():
     assert load(settings={"distill.protocol": "encoder"}).distill.images == "pixels"
     assert load(settings={"distill.protocol": "heads"}).distill.images == Config().distill.images

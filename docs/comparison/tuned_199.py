@@ -7,7 +7,7 @@ The trials are those of `raydd compare --config docs/comparison/flickr8k.yaml --
 from collections.abc import Mapping
 from typing import Any
 
-from raydd.distill.methods import Method, find_method
+from raydd.distill.methods import find_method
 
 _LONGER: Mapping[str, Any] = {
     "experts.lr": 0.2,
@@ -16,15 +16,8 @@ _LONGER: Mapping[str, Any] = {
     "distill.target_epochs": 2,
 }
 
-
-def _found(name: str, settings: Mapping[str, Any]) -> Method:
-    method = find_method(name)
-    return Method(paper=method.paper, settings={**method.settings, **settings})
-
-
-REPBLEND = _found("repblend", {"distill.loss": "wbce"})
-MTT_VL = _found(
-    "mtt-vl",
+REPBLEND = find_method("repblend").changed({"distill.loss": "wbce"})
+MTT_VL = find_method("mtt-vl").changed(
     {
         **_LONGER,
         "distill.image_lr": 0.09957154449065779,
@@ -33,8 +26,7 @@ MTT_VL = _found(
         "students.weight_decay": 0.005745974698761191,
     },
 )
-LORS = _found(
-    "lors",
+LORS = find_method("lors").changed(
     {
         **_LONGER,
         "distill.loss": "infonce",
@@ -44,8 +36,7 @@ LORS = _found(
         "distill.start_rate": 0.3,
     },
 )
-LORS_AS_99 = _found(  # found for 99 pairs; better on val with 199 pairs too
-    "lors",
+LORS_AS_99 = find_method("lors").changed(  # found for 99 pairs; better on val with 199 pairs too
     {
         "experts.lr": 0.1,
         "distill.student_steps": 8,
@@ -61,8 +52,7 @@ LORS_AS_99 = _found(  # found for 99 pairs; better on val with 199 pairs too
         "students.weight_decay": 0.0077833780601326745,
     },
 )
-TESLA_VL = _found(
-    "tesla-vl",
+TESLA_VL = find_method("tesla-vl").changed(
     {
         "experts.lr": 0.2,
         "distill.student_steps": 9,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 FLICKR30K_100: Mapping[str, Any] = {
     "experts.lr": 0.1,
@@ -31,3 +31,7 @@ class Method:
     """How the method's code scores students, if not as RepBlend's code does; used if `compare.choice` is published."""
     space: str = ""
     """The method's search space, a name for `sweep.space`; if empty, `raydd compare` does not search the method."""
+
+    def changed(self, settings: Mapping[str, Any]) -> Self:
+        """Return a method with other dotted settings on top, and without what was published of this one."""
+        return type(self)(paper=self.paper, settings={**self.settings, **settings})
